@@ -1,0 +1,1 @@
+"""Shared engine of every experiment: environment, learner, measurements, results."""

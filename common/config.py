@@ -1,0 +1,217 @@
+"""Every default once, with its unit, its help text and its range; the command line is made from them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GRID = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class ConfigError(ValueError):
+    """A configuration value that is not allowed; the message is one line for the user."""
+
+
+def option(default: Any, help: str, *, results: bool = True, **metadata: Any) -> Any:
+    """A configuration field. `results` tells whether the numbers of a run depend on it."""
+    return field(default=default, metadata={"help": help, "results": results, **metadata})
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One study: a grid of learning rates times seeds, on one preset of the environment.
+
+    Defaults are those of SYSTEM section 3; fields whose metadata says `results=False` change only how
+    the numbers are computed or where they are written, not the numbers.
+    """
+
+    env: str = option("scaled", "preset of the environment", choices=("scaled", "thesis", "interior"))
+    seeds: tuple[int, ...] = option((42,), "one run per learning-rate pair and seed", minimum=0, run_key=True)
+    actor_lrs: tuple[float, ...] = option(
+        GRID, "actor learning rates of the grid (Adam)", above=0.0, run_key=True
+    )
+    critic_lrs: tuple[float, ...] = option(
+        GRID, "critic learning rates of the grid (Adam)", above=0.0, run_key=True
+    )
+    episodes: int = option(2000, "training episodes of a run, 10 steps each", minimum=1)
+    agents: int = option(50, "device agents, one actor each (at least --channels)", minimum=1)
+    channels: int = option(
+        10, "radio channels K: most offloads the server accepts in one step (at most --agents)", minimum=1
+    )
+    actor_hidden: tuple[int, ...] = option((64, 32), "units of the actor's hidden layers", minimum=1)
+    critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's two hidden layers", minimum=1)
+    batch_size: int = option(64, "transitions in one training step", minimum=1)
+    updates_per_episode: int = option(1, "training steps at the end of an episode, from the second on", minimum=1)
+    actor_update: str = option(
+        "joint",
+        "joint: one loss, all actors step together; sequential: agents in turn, each against the actors "
+        "already stepped (the published algorithm; much slower)",
+        choices=("joint", "sequential"),
+    )
+    gamma: float = option(0.99, "discount factor", minimum=0.0, maximum=1.0)
+    tau: float = option(1.0, "share of the network copied into its target after a training step", above=0.0, maximum=1.0)
+    replay_capacity: int = option(10_000, "transitions the replay holds (a multiple of 10)", minimum=10)
+    clip_norm: float = option(
+        0.0, "clip each network's gradient norm to this before its step; 0 means no clipping", minimum=0.0
+    )
+    early_stop: bool = option(
+        True, "train on after all actors of a run froze (default: end it about 100 episodes later)"
+    )
+    log_every: int = option(10, "episodes between rows of gradient norms and saturation", minimum=1)
+    eval_every: int = option(50, "episodes between evaluations", minimum=1)
+    eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
+    dtype: str = option("float32", "floating-point type of networks and environment", choices=("float32", "float64"))
+    device: str = option(
+        "auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False
+    )
+    threads: int = option(0, "CPU threads; 0 means as many as there are cores", minimum=0, results=False)
+    runs_per_shard: int = option(
+        0, "runs trained together as one batch; 0 means as many as fit in memory", minimum=0, results=False
+    )
+    tf32: bool = option(
+        False, "let CUDA round matrix products to TF32 (faster, other numbers; ignored on the CPU)"
+    )
+    cuda_graph: bool = option(
+        True, "run CUDA episodes one kernel launch at a time instead of as a captured graph", results=False
+    )
+    results_dir: str = option(
+        "results", "folder that gets <preset>/<experiment>/*.csv", results=False, metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check_field(spec, getattr(self, spec.name))
+        if self.channels > self.agents:
+            raise ConfigError(
+                f"--channels {self.channels}: cannot accept more offloads than there are agents "
+                f"(--agents {self.agents}); allowed: 1 to {self.agents}"
+            )
+        if len(self.critic_hidden) != 2:
+            raise ConfigError(f"--critic-hidden: needs exactly 2 sizes, got {len(self.critic_hidden)}")
+        if self.replay_capacity % 10:
+            raise ConfigError(f"--replay-capacity {self.replay_capacity}: allowed: multiples of 10")
+        for name in ("seeds", "actor_lrs", "critic_lrs"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ConfigError(f"{_flag(name)}: {_shown(values)} names a value twice")
+
+    def result_fields(self) -> dict[str, Any]:
+        """Fields that decide the numbers of one run, without those that name the run itself."""
+        return {
+            spec.name: _plain(getattr(self, spec.name))
+            for spec in dataclasses.fields(self)
+            if spec.metadata["results"] and not spec.metadata.get("run_key")
+        }
+
+
+QUICK = {
+    "agents": 12,
+    "episodes": 400,
+    "batch_size": 32,
+    "actor_lrs": (1e-3, 1e-1),
+    "critic_lrs": (1e-3, 1e-1),
+    "eval_episodes": 4,
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: Any) -> str:
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, tuple) else (
+        f"{value:g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _check_field(spec: dataclasses.Field, value: Any) -> None:
+    meta = spec.metadata
+    values = value if isinstance(value, tuple) else (value,)
+    if not values:
+        raise ConfigError(f"{_flag(spec.name)}: needs at least one value")
+    for v in values:
+        problem = None
+        if "choices" in meta and v not in meta["choices"]:
+            problem = ", ".join(meta["choices"])
+        elif isinstance(v, float) and not math.isfinite(v):
+            problem = "finite numbers"
+        elif "above" in meta and not v > meta["above"]:
+            problem = f"finite numbers above {meta['above']:g}"
+        elif "minimum" in meta and v < meta["minimum"]:
+            problem = f"{meta['minimum']:g} or more"
+        elif "maximum" in meta and v > meta["maximum"]:
+            problem = f"up to {meta['maximum']:g}"
+        if problem:
+            raise ConfigError(f"{_flag(spec.name)} {v}: allowed: {problem}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # one line instead of usage + line
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def _element_type(spec: dataclasses.Field) -> type:
+    value = spec.default[0] if isinstance(spec.default, tuple) else spec.default
+    return type(value)
+
+
+def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, default: Any) -> None:
+    meta, flag = spec.metadata, _flag(spec.name)
+    if isinstance(spec.default, bool):
+        # A field that is on by default is turned off by its --no- flag, and the help says what that does.
+        name = f"--no-{spec.name.replace('_', '-')}" if spec.default else flag
+        parser.add_argument(
+            name, dest=spec.name, action="store_false" if spec.default else "store_true",
+            default=None, help=meta["help"],
+        )
+        return
+    keywords: dict[str, Any] = {"type": _element_type(spec), "default": None}
+    if isinstance(spec.default, tuple):
+        keywords["nargs"] = "+"
+    if "choices" in meta:
+        keywords["metavar"] = "|".join(meta["choices"])
+    else:
+        keywords["metavar"] = meta.get("metavar", {int: "INT", float: "FLOAT", str: "TEXT"}[_element_type(spec)])
+    parser.add_argument(
+        flag, dest=spec.name, help=f"{meta['help']} (default: {_shown(default)})".replace("%", "%%"), **keywords
+    )
+
+
+def parse_command_line(
+    description: str, overrides: dict[str, Any], arguments: list[str] | None = None
+) -> tuple[StudyConfig, argparse.Namespace]:
+    """Configuration from the command line: options over --quick over the experiment's overrides over defaults.
+
+    Returns the configuration and a namespace with what was said beside it (`quick`, `results_dir_given`).
+    Exits with code 2 and one line on a bad option or value.
+    """
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    for spec in dataclasses.fields(StudyConfig):
+        _add_option(parser, spec, overrides.get(spec.name, spec.default))
+    parser.add_argument(
+        "--quick", action="store_true",
+        help="a small study of under a minute that trains past the first freezes ("
+        + ", ".join(f"{_flag(k)} {_shown(v)}" for k, v in QUICK.items()) + "; results go to <results-dir>/quick)",
+    )
+    said = vars(parser.parse_args(arguments))
+    quick = said.pop("quick")
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
+    try:
+        config = StudyConfig(**{**overrides, **(QUICK if quick else {}), **given})
+    except ConfigError as problem:
+        parser.error(str(problem))
+    return config, argparse.Namespace(quick=quick, results_dir_given="results_dir" in given)
+
+
+def results_folder(config: StudyConfig, experiment: str, quick: bool = False) -> Path:
+    """Folder of one study's CSV files: <results-dir>[/quick]/<preset>/<experiment>."""
+    root = Path(config.results_dir) / "quick" if quick else Path(config.results_dir)
+    return root / config.env / experiment

@@ -1,0 +1,122 @@
+"""Stacked layers: one tensor holds the same layer of many small networks.
+
+Letters in shapes: G networks side by side (runs, or runs x agents), B samples, R runs, M networks of a run.
+All parameters of a bank lie in one flat tensor, so that the optimiser, the freeze test, target copies and
+checkpoints are single tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.random_streams import stream
+
+ALIGNMENT = 16  # floats; keeps every layer of every network on a cache line, whatever the run's place
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of one network: `<layer>.<name>`, its shape, and how it starts.
+
+    `bound` draws from U(-bound, bound); `constant` fills, and wins where given.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bound: float = 0.0
+    constant: float | None = None
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer that the parameter belongs to."""
+        return self.name.partition(".")[0]
+
+
+def linear_specs(layer: str, inputs: int, outputs: int, bound: float | None = None) -> list[ParameterSpec]:
+    """Weight (out, in) and bias (out,) of a linear layer; PyTorch's default bound 1/sqrt(in) unless given."""
+    bound = 1.0 / math.sqrt(inputs) if bound is None else bound
+    return [
+        ParameterSpec(f"{layer}.weight", (outputs, inputs), bound),
+        ParameterSpec(f"{layer}.bias", (outputs,), bound),
+    ]
+
+
+def layer_norm_specs(layer: str, features: int) -> list[ParameterSpec]:
+    """Gain 1 and bias 0, each (features,), of a LayerNorm."""
+    return [
+        ParameterSpec(f"{layer}.weight", (features,), constant=1.0),
+        ParameterSpec(f"{layer}.bias", (features,), constant=0.0),
+    ]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (G, B, in), weight (G, out, in), bias (G, out) -> (G, B, out)."""
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """LayerNorm over the last dimension (ba2016) with a gain and bias (G, features) per network; x (G, B, features)."""
+    normalised = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
+    return normalised * weight.unsqueeze(1) + bias.unsqueeze(1)
+
+
+class ParameterLayout:
+    """Where each parameter of one network lies in its flat row of `size` numbers."""
+
+    def __init__(self, specs: Iterable[ParameterSpec]):
+        """Lay the parameters out one after the other, each on an aligned offset."""
+        self.specs = tuple(specs)
+        self.offsets: dict[str, int] = {}
+        end = 0
+        for spec in self.specs:
+            self.offsets[spec.name] = end
+            end += -(-math.prod(spec.shape) // ALIGNMENT) * ALIGNMENT
+        self.size = end
+        self.layers = tuple(dict.fromkeys(spec.layer for spec in self.specs))
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Parameters by name, views (G, *shape) of flat (R, M, size) with G = R·M."""
+        rows = flat.flatten(0, 1)
+        return {
+            spec.name: rows.narrow(1, self.offsets[spec.name], math.prod(spec.shape)).unflatten(1, spec.shape)
+            for spec in self.specs
+        }
+
+    def initial(self, network: str, seed: int, networks: int) -> Tensor:
+        """Initial parameters of one run, float64 (networks, size).
+
+        Each parameter has a stream of its own, so equal shapes start equal in every variant.
+        """
+        flat = torch.zeros(networks, self.size, dtype=torch.float64)
+        for name, view in self.views(flat.unsqueeze(0)).items():
+            spec = next(s for s in self.specs if s.name == name)
+            if spec.constant is not None:
+                view.fill_(spec.constant)
+            else:
+                draws = stream(seed, f"initial {network} {name}").random((networks, *spec.shape))
+                view.copy_(torch.from_numpy(spec.bound * (2.0 * draws - 1.0)))
+        return flat
+
+    def pack(self, values: dict[str, Tensor], like: Tensor) -> Tensor:
+        """Flat tensor shaped as `like` (R, M, size) from values by name, (G, *shape) each; padding is zero."""
+        flat = torch.zeros_like(like)
+        for name, view in self.views(flat).items():
+            view.copy_(values[name])
+        return flat
+
+    def layer_norms(self, flat: Tensor) -> Tensor:
+        """L2 norm of each layer's part of flat (R, M, size): float64 (R, M, layers).
+
+        Double precision, so that squares of tiny float32 gradients do not vanish.
+        """
+        squares = {layer: 0.0 for layer in self.layers}
+        for spec in self.specs:
+            part = flat.narrow(2, self.offsets[spec.name], math.prod(spec.shape)).double().square()
+            # Two stages, so that the order of summation does not depend on the number of runs.
+            squares[spec.layer] = squares[spec.layer] + part.unflatten(2, (spec.shape[0], -1)).sum(-1).sum(-1)
+        return torch.stack([squares[layer] for layer in self.layers], dim=-1).sqrt()

@@ -1,0 +1,322 @@
+"""CCM-MADRL learner for the R runs of a shard side by side (SYSTEM section 3).
+
+Plays, stores, trains and evaluates; returns reports of what happened and knows nothing of files. Shapes:
+R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per episode, B samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.candidates import joint_input, personal_inputs, row_values
+from common.config import StudyConfig
+from common.master import accept_at_random, choose_offloads, exceeds_limits, offload_slots, rank_and_accept
+from common.mec_env import (
+    ACTION_SIZE, SIZE, STATE_SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share, tasks_from_draws,
+)
+from common.networks import Actor, Critic
+from common.optimizer import adam_scales
+from common.phases import PhaseTimer
+from common.random_streams import episode_draws, task_draws
+from common.replay import Replay, importance_exponent
+from common.reports import EpisodeReport, Evaluation, RunKey, joined
+from common.rollout import Trajectory, play
+from common.stacked import StackedNetworks
+from common.training_step import StepScales, TrainingStep, Transitions, act, proposes
+
+EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
+EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
+
+
+def epsilon(episode: int) -> float:
+    """Scale of the exploration noise and chance of a random acceptance in training episode 1, 2, …"""
+    return EPSILON_FLOOR + EPSILON_SPAN * math.exp(-episode / EPSILON_EPISODES)
+
+
+def evaluation_tasks(episodes: int, agents: int) -> np.ndarray:
+    """Tasks of the fixed evaluation episodes, float64 (E, T+1, N, 3)."""
+    draws = [task_draws(EVALUATION_SEED, k, STEPS, agents, "evaluation tasks") for k in range(episodes)]
+    return tasks_from_draws(np.stack(draws))
+
+
+@dataclass(frozen=True)
+class EpisodeInputs:
+    """Everything the host gives to one training episode, as tensors on the learner's device.
+
+    By seed: tasks (S, T+1, N, 3), noise (S, T, N, 3) already scaled, explore (S, T) bool, order (S, T, N),
+    replay draws (U, S, B). Then beta (U,), Adam's step sizes (U, R) and correction (U,), and the replay's
+    ring position (1,).
+    """
+
+    tasks: Tensor
+    noise: Tensor
+    explore: Tensor
+    order: Tensor
+    replay: Tensor
+    beta: Tensor
+    actor_steps: Tensor
+    critic_steps: Tensor
+    correction: Tensor
+    position: Tensor
+
+
+class Learner:
+    """R runs of one study, trained as one batch; every run's numbers are those it would have alone."""
+
+    def __init__(
+        self, config: StudyConfig, keys: list[RunKey], device: torch.device, *,
+        actor_class: type[Actor] = Actor, critic_class: type[Critic] = Critic, dense: bool | None = None,
+        timer: PhaseTimer | None = None,
+    ):
+        """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only."""
+        self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
+        self.dense = device.type == "cuda" if dense is None else dense
+        self.timer = timer or PhaseTimer()
+        self.env = MecEnv(config.env, config.channels)
+        self.keys = list(keys)
+        self.episode = 0  # training episodes done
+        self.updates = 0  # training steps done
+        actor, critic = actor_class(config.actor_hidden), critic_class(config.agents, config.critic_hidden)
+        self.actors = StackedNetworks(actor, self._initial(actor, config.agents), config.tau < 1.0)
+        self.critics = StackedNetworks(critic, self._initial(critic, 1), config.tau < 1.0)
+        self.training_step = TrainingStep(
+            self.actors, self.critics, gamma=config.gamma, tau=config.tau, clip_norm=config.clip_norm,
+            sequential=config.actor_update == "sequential", dense=self.dense, timer=self.timer,
+        )
+        self.replay = Replay(
+            len(keys), min(config.replay_capacity // STEPS, config.episodes), STEPS, config.agents,
+            (STATE_SIZE, ACTION_SIZE), config.channels, self.dtype, device,
+        )
+        self.evaluation_tasks = self._tensor(evaluation_tasks(config.eval_episodes, config.agents))
+        self._index_runs()
+
+    def _initial(self, network: Actor | Critic, members: int) -> Tensor:
+        """Initial parameters (R, members, P); runs of one seed start alike."""
+        by_seed = {key.seed: None for key in self.keys}
+        for seed in by_seed:
+            by_seed[seed] = network.layout.initial(network.name, seed, members).to(self.device, self.dtype)
+        return torch.stack([by_seed[key.seed] for key in self.keys])
+
+    def _index_runs(self) -> None:
+        """Everything that depends on which runs are present."""
+        seeds = [key.seed for key in self.keys]
+        if seeds != sorted(seeds):
+            raise ValueError("runs must be ordered by seed")
+        self.seeds = list(dict.fromkeys(seeds))
+        self.seed_of_run = torch.tensor([self.seeds.index(seed) for seed in seeds], device=self.device)
+        starts = [seeds.index(seed) for seed in self.seeds]
+        self.seed_groups = [slice(a, b) for a, b in zip(starts, [*starts[1:], len(seeds)], strict=True)]
+        self.actor_lrs = torch.tensor([key.actor_lr for key in self.keys], dtype=torch.float64)
+        self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
+        worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
+        self.world = World(**{name: value[self.seed_of_run] for name, value in vars(worlds).items()})
+        size = self._block_size()
+        self.blocks = [slice(a, min(a + size, len(seeds))) for a in range(0, len(seeds), size)]
+
+    def _block_size(self) -> int:
+        """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
+        config = self.config
+        rows = (config.agents + 1) if self.dense else config.channels
+        hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
+        budget = 4 * 2**30 if self.device.type == "cuda" else 4 * 2**20
+        return max(1, budget // hidden_bytes)
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def inputs(self, episode: int) -> EpisodeInputs:
+        """The host's part of training episode `episode`: random draws and Adam's scalars."""
+        config = self.config
+        updates = config.updates_per_episode
+        draws = [
+            episode_draws(seed, episode, STEPS, config.agents, updates, config.batch_size) for seed in self.seeds
+        ]
+        scale = epsilon(episode)
+        steps = [self.updates + 1 + u for u in range(updates)]
+        actor = [adam_scales(self.actor_lrs, step) for step in steps]
+        critic = [adam_scales(self.critic_lrs, step) for step in steps]
+        stacked = {
+            name: np.stack([getattr(d, name) for d in draws]) for name in ("tasks", "noise", "coin", "order", "replay")
+        }
+        return EpisodeInputs(
+            tasks=self._tensor(tasks_from_draws(stacked["tasks"])),
+            noise=self._tensor(scale * stacked["noise"]),
+            explore=self._tensor(stacked["coin"] < scale),
+            order=self._tensor(stacked["order"]),
+            replay=torch.from_numpy(np.ascontiguousarray(stacked["replay"].swapaxes(0, 1))).to(self.device),
+            beta=torch.tensor([importance_exponent(step - 1) for step in steps], dtype=torch.float64).to(self.device),
+            actor_steps=torch.stack([step for step, _ in actor]).to(self.device, self.dtype),
+            critic_steps=torch.stack([step for step, _ in critic]).to(self.device, self.dtype),
+            correction=torch.tensor([c for _, c in actor], dtype=torch.float64).to(self.device, self.dtype),
+            position=torch.tensor([(episode - 1) % self.replay.episodes], device=self.device),
+        )
+
+    def train_episode(self, details: bool = False) -> EpisodeReport:
+        """Play the next episode, store it and, from the second on, train; `details` asks for StepDetails."""
+        with self.timer.phase("draws"):
+            inputs = self.inputs(self.episode + 1)
+        report = self.run_episode(inputs, self.episode >= 1, details)
+        self.advance()
+        return report
+
+    def advance(self) -> None:
+        """Count an episode that `run_episode` has done."""
+        self.episode += 1
+        if self.episode > 1:
+            self.updates += self.config.updates_per_episode
+
+    def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
+        """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
+        with self.timer.phase("rollout"), torch.no_grad():
+            trajectory = self._play_training(inputs)
+        with self.timer.phase("replay"):
+            self._store(inputs, trajectory)
+        steps, measured = None, None
+        for update in range(self.config.updates_per_episode if train else 0):
+            steps_now, measured = self._train(inputs, update, details)
+            steps = steps_now if steps is None else steps.and_then(steps_now)
+        return EpisodeReport(
+            self.episode + 1, trajectory.rewards[:, 0].sum(-1), trajectory.late_share[:, 0].mean(-1),
+            trajectory.drained_share[:, 0].mean(-1), steps, measured,
+        )
+
+    def _play_training(self, inputs: EpisodeInputs) -> Trajectory:
+        """One noisy episode of every run; leaves the noisy actions in `self.noisy` (R, T, N, 3)."""
+        noisy_actions = []
+        p = self.actors.views(slice(None))
+        noise = inputs.noise[self.seed_of_run].unsqueeze(1)
+
+        def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+            actions = (act(self.actors.network, p, state)[0] + noise[:, :, t]).clamp(-1.0, 1.0)
+            noisy_actions.append(actions)
+            return self.decide(state, actions, inputs.explore[:, t], inputs.order[:, t])
+
+        trajectory = play(self.env, self.world, inputs.tasks[self.seed_of_run].unsqueeze(1), policy)
+        self.noisy = torch.cat(noisy_actions, dim=1)
+        return trajectory
+
+    def decide(
+        self, state: Tensor, actions: Tensor, explore: Tensor | None = None, order: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Offloads (R, E, N) bool, alpha and rho (R, E, N) from state (R, E, N, 7) and actions (R, E, N, 3).
+
+        explore (S,) bool and order (S, N): where the proposals exceed the limits and `explore` is true for
+        the run's seed, agents are accepted at random instead of by the critic's ranking.
+        """
+        proposed, sizes = proposes(actions), state[..., SIZE]
+        limits = (self.config.channels, STORAGE)
+        shares = share(actions[..., 1]), share(actions[..., 2])
+        if self.dense:
+            scores = self._scores(slice(None), state, actions, proposed)
+            if explore is None:
+                return choose_offloads(proposed, sizes, scores, *limits), *shares
+            flags, orders = explore[self.seed_of_run, None], order[self.seed_of_run, None]
+            return choose_offloads(proposed, sizes, scores, *limits, flags, orders), *shares
+        over = exceeds_limits(proposed, sizes, *limits)
+        accepted = proposed.clone()
+        for seed, runs in enumerate(self.seed_groups):
+            need = over[runs].unsqueeze(-1)
+            if explore is not None and explore[seed]:
+                chosen = accept_at_random(order[seed].expand_as(sizes[runs]), sizes[runs], *limits)
+            elif need.any():
+                ranked = proposed[runs] & need
+                chosen = rank_and_accept(ranked, sizes[runs], self._scores(runs, state, actions, ranked), *limits)
+            else:
+                continue
+            accepted[runs] = torch.where(need, chosen, proposed[runs])
+        return accepted, *shares
+
+    def _scores(self, runs: slice, state: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
+        """The master's score Q(s, a, s_i, a_i) of every wanted agent, (r, E, N)."""
+        critic, p = self.critics.network, self.critics.views(runs)
+        joint = critic.joint_part(p, joint_input(state[runs], actions[runs]))
+        rows = torch.nn.functional.pad(wanted, (0, 1))
+        return row_values(critic, p, joint, personal_inputs(state[runs], actions[runs]), rows, self.dense)[..., :-1]
+
+    def _store(self, inputs: EpisodeInputs, trajectory: Trajectory) -> None:
+        """Put the episode into the replay, each transition with its own TD errors under the present networks."""
+        states = trajectory.states[:, 0]
+        slots = offload_slots(trajectory.offloads[:, 0], self.config.channels)
+        rewards = trajectory.rewards[:, 0]
+        done = torch.zeros_like(rewards, dtype=torch.bool)
+        done[:, -1] = True
+        squares = [
+            self.training_step.td_squares(
+                runs,
+                Transitions(states[runs, :-1], self.noisy[runs], slots[runs], rewards[runs], states[runs, 1:], done[runs]),
+            )
+            for runs in self.blocks
+        ]
+        self.replay.insert(
+            inputs.position, states.flatten(2), self.noisy.flatten(2), slots, rewards, torch.cat(squares)
+        )
+
+    def _train(self, inputs: EpisodeInputs, update: int, details: bool) -> tuple:
+        """One training step of all runs: its report and, if asked for, its details."""
+        with self.timer.phase("replay"), torch.no_grad():
+            draws = inputs.replay[update][self.seed_of_run]
+            indices, weights = self.replay.sample(draws, inputs.beta[update])
+            weights = weights.to(self.dtype)
+        scales = StepScales(inputs.actor_steps[update], inputs.critic_steps[update], inputs.correction[update])
+        agents, reports, measured = self.config.agents, [], []
+        for runs in self.blocks:
+            with self.timer.phase("replay"):
+                states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices[runs])
+                data = Transitions(
+                    states.unflatten(2, (agents, -1)), actions.unflatten(2, (agents, -1)), slots, rewards,
+                    next_states.unflatten(2, (agents, -1)), done,
+                )
+            squares, report, detail = self.training_step(runs, data, weights[runs], scales, details)
+            self.replay.update_priorities(runs, indices[runs], squares)
+            reports.append(report)
+            measured.append(detail)
+        return joined(reports), joined(measured) if details else None
+
+    def evaluate(self) -> Evaluation:
+        """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""
+        p = self.actors.views(slice(None))
+
+        def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+            return self.decide(state, act(self.actors.network, p, state)[0])
+
+        with self.timer.phase("evaluation"), torch.no_grad():
+            tasks = self.evaluation_tasks.expand(len(self.keys), *self.evaluation_tasks.shape)
+            return summarise(play(self.env, self.world, tasks, policy))
+
+    def keep(self, positions: list[int]) -> None:
+        """Drop all runs but those at these positions; the numbers of the others do not change."""
+        self.keys = [self.keys[i] for i in positions]
+        runs = torch.tensor(positions, device=self.device)
+        self.actors.keep(runs)
+        self.critics.keep(runs)
+        self.replay.keep(runs, self.episode)
+        self._index_runs()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the following episodes depend on, by name; with `episode` and `updates` all there is."""
+        parts = {"actors": self.actors.state(), "critics": self.critics.state()}
+        parts["replay"] = {name: getattr(self.replay, name) for name in Replay.TENSORS}
+        return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
+
+    def load(self, state: dict[str, Tensor], episode: int, updates: int) -> None:
+        """Go on from `state` of a learner of the same runs after `episode` episodes and `updates` training steps."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+        self.episode, self.updates = episode, updates
+
+
+def summarise(trajectory: Trajectory) -> Evaluation:
+    """Means over the episodes of a trajectory, (R,) each."""
+    offloads = trajectory.offloads.to(trajectory.rewards.dtype).sum(-1)
+    return Evaluation(
+        trajectory.rewards.sum(-1).mean(-1),
+        trajectory.late_share.mean(-1).mean(-1),
+        trajectory.drained_share.mean(-1).mean(-1),
+        offloads.mean(-1).mean(-1),
+    )

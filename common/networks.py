@@ -1,0 +1,96 @@
+"""Stacked actors and critics (SYSTEM section 3). A variant overrides a hook, never a loop.
+
+A network object holds no numbers: parameters come in as a dict of views {name: (G, *shape)}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from common.layers import ParameterLayout, ParameterSpec, linear, linear_specs
+from common.mec_env import ACTION_SIZE, STATE_SIZE
+
+OUTPUT_BOUND = 3e-3  # last layer of actor and critic: U(-3e-3, 3e-3)
+PERSONAL_SIZE = STATE_SIZE + ACTION_SIZE
+
+Parameters = dict[str, Tensor]
+
+
+class Network:
+    """What actor and critic share: fully connected layers fc1 … fcL and their layout."""
+
+    name: str
+
+    def __init__(self, sizes: Sequence[int]):
+        """Layer sizes from the input to the output."""
+        self.sizes = tuple(sizes)
+        self.depth = len(self.sizes) - 1
+        self.layout = ParameterLayout(self.specs())
+
+    def specs(self) -> list[ParameterSpec]:
+        """Parameters of one network, in order."""
+        specs = []
+        for i, (inputs, outputs) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
+            specs += linear_specs(f"fc{i}", inputs, outputs, OUTPUT_BOUND if i == self.depth else None)
+        return specs
+
+    def activation(self, hidden: Tensor, p: Parameters, layer: int) -> Tensor:
+        """What follows hidden layer `layer` (1 …); may overwrite its input."""
+        return hidden.relu_()
+
+
+class Actor(Network):
+    """One policy per agent: state (7) -> hidden layers -> pre-activation z (3) -> tanh."""
+
+    name = "actor"
+
+    def __init__(self, hidden: Sequence[int]):
+        """`hidden`: sizes of the hidden layers."""
+        super().__init__((STATE_SIZE, *hidden, ACTION_SIZE))
+
+    def pre_activation(self, z: Tensor, p: Parameters) -> Tensor:
+        """What enters tanh, from the last layer's output z (G, B, 3)."""
+        return z
+
+    def __call__(self, p: Parameters, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Action in [-1, 1] and pre-activation z, both (G, B, 3), from states (G, B, 7)."""
+        hidden = states
+        for i in range(1, self.depth):
+            hidden = self.activation(linear(hidden, p[f"fc{i}.weight"], p[f"fc{i}.bias"]), p, i)
+        z = self.pre_activation(linear(hidden, p[f"fc{self.depth}.weight"], p[f"fc{self.depth}.bias"]), p)
+        return z.tanh(), z
+
+
+class Critic(Network):
+    """Q(all states, all actions, s_i, a_i) of one run; the joint part of fc1 is computed once per sample."""
+
+    name = "critic"
+
+    def __init__(self, agents: int, hidden: Sequence[int]):
+        """For `agents` agents; `hidden`: sizes of the two hidden layers."""
+        self.joint_size = agents * PERSONAL_SIZE
+        super().__init__((self.joint_size + PERSONAL_SIZE, *hidden, 1))
+
+    def specs(self) -> list[ParameterSpec]:
+        """As everywhere, but fc1's weight lies in two parts: its joint columns and its 10 personal ones."""
+        weight, *rest = super().specs()
+        return [
+            replace(weight, shape=(self.sizes[1], self.joint_size)),
+            replace(weight, name="fc1.personal", shape=(self.sizes[1], PERSONAL_SIZE)),
+            *rest,
+        ]
+
+    def joint_part(self, p: Parameters, joint: Tensor) -> Tensor:
+        """fc1 of the joint input (G, B, 7N+3N), bias included: (G, B, hidden)."""
+        return linear(joint, p["fc1.weight"], p["fc1.bias"])
+
+    def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
+        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10)."""
+        hidden = self.activation(torch.baddbmm(joint_part, personal, p["fc1.personal"].mT), p, 1)
+        hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
+        # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
+        return (hidden * p["fc3.weight"]).sum(-1) + p["fc3.bias"]

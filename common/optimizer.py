@@ -1,0 +1,32 @@
+"""Adam (kingma2015) on flat stacked parameters, with one learning rate per run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def adam_scales(learning_rates: Tensor, steps: int) -> tuple[Tensor, float]:
+    """Bias-corrected step size of each run (R,), float64, and sqrt(1 - beta2^steps), for the `steps`-th step."""
+    return learning_rates / (1.0 - BETA1**steps), (1.0 - BETA2**steps) ** 0.5
+
+
+def adam_step(
+    parameters: Tensor, gradients: Tensor, first: Tensor, second: Tensor, step_size: Tensor, correction: Tensor
+) -> Tensor:
+    """One Adam step in place on parameters, first and second moments; all (R, M, P).
+
+    step_size (R,) and correction () are `adam_scales` in the parameters' dtype. Returns the new
+    parameters minus the old ones, (R, M, P): the weight change that really happened, zeros where rounding
+    swallowed the step. `gradients` is used as scratch.
+    """
+    first.lerp_(gradients, 1.0 - BETA1)
+    second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
+    denominator = torch.sqrt(second, out=gradients).div_(correction).add_(EPSILON)
+    step = torch.div(first, denominator, out=denominator).mul_(step_size[:, None, None])
+    updated = parameters - step
+    change = torch.sub(updated, parameters, out=step)
+    parameters.copy_(updated)
+    return change

@@ -1,0 +1,30 @@
+"""Where the time goes: wall seconds by phase, for summaries and the benchmark."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class PhaseTimer:
+    """Adds up wall time by phase name; on CUDA the clock is the host's, so phases say where the host waits."""
+
+    def __init__(self) -> None:
+        """All phases at zero."""
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of the enclosed block as `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def shares(self) -> dict[str, float]:
+        """Share of the counted time by phase, summing to 1."""
+        total = sum(self.seconds.values()) or 1.0
+        return {name: seconds / total for name, seconds in self.seconds.items()}

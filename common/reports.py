@@ -1,0 +1,105 @@
+"""What the learner reports: plain records of tensors, without files or formats.
+
+Letters in shapes: R runs, N agents, B samples, L layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """What names a run within a study."""
+
+    seed: int
+    actor_lr: float
+    critic_lr: float
+
+
+class TensorRecord:
+    """A dataclass of tensors (or None) whose first dimension is the runs."""
+
+    def to(self, device: str) -> TensorRecord:
+        """The same record with its tensors on `device`."""
+        return type(self)(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+
+def _moved(value: object, device: str) -> object:
+    return value.to(device) if isinstance(value, Tensor | TensorRecord) else value
+
+
+def joined(records: list) -> object:
+    """One record of all runs from records of consecutive blocks of runs."""
+    first = records[0]
+    return type(first)(**{f.name: torch.cat([getattr(r, f.name) for r in records]) for f in fields(first)})
+
+
+@dataclass(frozen=True)
+class StepDetails(TensorRecord):
+    """What only logged episodes report, of their last training step; norms are float64.
+
+    Gradients are L2 norms before clipping by layer, the clipped ones totals after it (the same without
+    clipping); updates are L2 norms of the weight change; action_slope is mean |dQ/da|; states, noise-free
+    actions and pre-activations are those of the batch, before the step.
+    """
+
+    actor_gradients: Tensor  # (R, N, L)
+    critic_gradients: Tensor  # (R, L)
+    actor_clipped: Tensor  # (R, N)
+    critic_clipped: Tensor  # (R,)
+    actor_updates: Tensor  # (R, N)
+    critic_updates: Tensor  # (R,)
+    action_slope: Tensor  # (R,)
+    states: Tensor  # (R, B, N, 7)
+    actions: Tensor  # (R, B, N, 3)
+    pre_activations: Tensor  # (R, B, N, 3)
+
+
+@dataclass(frozen=True)
+class StepReport(TensorRecord):
+    """The training steps of one episode.
+
+    changed (R, N): some step changed a weight of the agent; unchanged (R, N): some step changed none;
+    gradient_alive (R, N): some step's gradient was not exactly zero; finite (R,): every loss and gradient
+    was a number.
+    """
+
+    changed: Tensor
+    unchanged: Tensor
+    gradient_alive: Tensor
+    finite: Tensor
+
+    def and_then(self, later: StepReport) -> StepReport:
+        """Both steps as one."""
+        return StepReport(
+            self.changed | later.changed,
+            self.unchanged | later.unchanged,
+            self.gradient_alive | later.gradient_alive,
+            self.finite & later.finite,
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeReport(TensorRecord):
+    """One training episode: return and shares (R,); `step` is None where no training step was made."""
+
+    episode: int
+    training_return: Tensor
+    late_share: Tensor
+    drained_share: Tensor
+    step: StepReport | None = None
+    details: StepDetails | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation(TensorRecord):
+    """Means over the evaluation episodes, each (R,)."""
+
+    evaluation_return: Tensor
+    late_share: Tensor
+    drained_share: Tensor
+    offloads_per_step: Tensor

@@ -1,0 +1,56 @@
+"""Parameters of one kind of network for all runs of a shard, with their optimiser state and target copy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from common.networks import Actor, Critic, Parameters
+from common.optimizer import adam_step
+
+
+class StackedNetworks:
+    """M networks of each of R runs in one flat tensor (R, M, P)."""
+
+    def __init__(self, network: Actor | Critic, flat: Tensor, separate_target: bool):
+        """Start at `flat`; with tau = 1 the target is the network itself and needs no copy."""
+        self.network, self.layout = network, network.layout
+        self.flat = flat
+        self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
+        self.target = flat.clone() if separate_target else None
+
+    def views(self, runs: slice, target: bool = False) -> Parameters:
+        """Parameters of `runs` by name, (r·M, …), without a copy."""
+        flat = self.target if target and self.target is not None else self.flat
+        return self.layout.views(flat[runs])
+
+    def leaves(self, runs: slice, members: slice = slice(None)) -> Parameters:
+        """The same as leaves of a gradient computation, for networks `members` of `runs`."""
+        views = self.layout.views(self.flat[runs, members])
+        return {name: view.detach().requires_grad_() for name, view in views.items()}
+
+    def step(self, runs: slice, members: slice, gradients: Tensor, step_size: Tensor, correction: Tensor) -> Tensor:
+        """Adam on networks `members` of `runs`, step_size (R,); returns their weight change (r, m, P)."""
+        part = (runs, members)
+        return adam_step(
+            self.flat[part], gradients, self.first[part], self.second[part], step_size[runs], correction
+        )
+
+    def follow(self, runs: slice, tau: float) -> None:
+        """target := tau·online + (1 − tau)·target."""
+        if self.target is not None:
+            self.target[runs].mul_(1.0 - tau).add_(self.flat[runs], alpha=tau)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        names = ("flat", "first", "second") + (() if self.target is None else ("target",))
+        return {name: getattr(self, name) for name in names}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over the tensors of `state`."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def keep(self, runs: Tensor) -> None:
+        """Keep only these runs."""
+        self.load({name: value.index_select(0, runs) for name, value in self.state().items()})

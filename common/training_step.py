@@ -1,0 +1,246 @@
+"""One training step of a block of runs: critic, then actors against the updated critic (SYSTEM section 3).
+
+Shapes: r runs of the block, N agents, B samples, K offload slots; G = r for the critic, r·N for the actors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.candidates import best_rows, candidate_rows, joint_input, personal_inputs, take_rows
+from common.networks import Actor, Parameters
+from common.phases import PhaseTimer
+from common.reports import StepDetails, StepReport
+from common.stacked import StackedNetworks
+
+PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B transitions of r runs: states (r, B, N, 7), actions (r, B, N, 3), slots (r, B, K), the rest (r, B)."""
+
+    states: Tensor
+    actions: Tensor
+    slots: Tensor
+    rewards: Tensor
+    next_states: Tensor
+    done: Tensor
+
+
+@dataclass(frozen=True)
+class StepScales:
+    """Adam's bias-corrected step sizes (R,) and correction () of the present step."""
+
+    actor: Tensor
+    critic: Tensor
+    correction: Tensor
+
+
+def proposes(actions: Tensor) -> Tensor:
+    """Which agents propose to offload, (…, N) bool, from actions (…, N, 3)."""
+    return actions[..., 0] >= PROPOSE_THRESHOLD
+
+
+def act(actor: Actor, p: Parameters, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions and pre-activations (r, B, N, 3) of all agents from states (r, B, N, 7); p holds (r·N, …)."""
+    runs, agents = states.shape[0], states.shape[2]
+    stacked = states.transpose(1, 2).flatten(0, 1)
+    return tuple(x.unflatten(0, (runs, agents)).transpose(1, 2) for x in actor(p, stacked))
+
+
+class TrainingStep:
+    """The update rules; holds the networks, the run-independent constants and no other state."""
+
+    def __init__(
+        self, actors: StackedNetworks, critics: StackedNetworks, *, gamma: float, tau: float, clip_norm: float,
+        sequential: bool, dense: bool, timer: PhaseTimer,
+    ):
+        """`dense`: see candidates.row_values; `sequential`: the published order of actor updates."""
+        self.actors, self.critics = actors, critics
+        self.gamma, self.tau, self.clip_norm = gamma, tau, clip_norm
+        self.sequential, self.dense, self.timer = sequential, dense, timer
+
+    def td_targets(self, runs: slice, data: Transitions) -> Tensor:
+        """y = r + gamma·(1 − done)·max over proposing agents of Q'(s', mu'(s'), s'_i, mu'_i), (r, B)."""
+        with torch.no_grad():
+            actions = act(self.actors.network, self.actors.views(runs, target=True), data.next_states)[0]
+            wanted = candidate_rows(proposes(actions))
+            if not self.dense:
+                wanted &= ~data.done.unsqueeze(-1)
+            critic, p = self.critics.network, self.critics.views(runs, target=True)
+            best, _ = best_rows(
+                critic, p, critic.joint_part(p, joint_input(data.next_states, actions)),
+                personal_inputs(data.next_states, actions), wanted, self.dense,
+            )
+            return torch.where(data.done, data.rewards, data.rewards + self.gamma * best)
+
+    def stored_rows(self, p: Parameters, data: Transitions) -> tuple[Tensor, Tensor]:
+        """Q of each sample's accepted agents, or of its zero row, (r, B, K), and which slots are rows."""
+        agents, slots = data.states.shape[2], data.slots.shape[2]
+        valid = data.slots < agents
+        valid[..., 0] = True
+        personal = take_rows(personal_inputs(data.states, data.actions), data.slots)
+        critic = self.critics.network
+        joint = critic.joint_part(p, joint_input(data.states, data.actions))
+        rows = joint.unsqueeze(2).expand(-1, -1, slots, -1).flatten(1, 2)
+        return critic.values(p, rows, personal.flatten(1, 2)).unflatten(1, (-1, slots)), valid
+
+    def td_squares(self, runs: slice, data: Transitions) -> Tensor:
+        """Sum over a sample's rows of (Q − y)^2 under the current networks, (r, B)."""
+        with torch.no_grad():
+            values, valid = self.stored_rows(self.critics.views(runs), data)
+            errors = values - self.td_targets(runs, data).unsqueeze(-1)
+            return torch.where(valid, errors.square(), 0.0).sum(-1)
+
+    def __call__(
+        self, runs: slice, data: Transitions, weights: Tensor, scales: StepScales, details: bool
+    ) -> tuple[Tensor, StepReport, StepDetails | None]:
+        """One training step of `runs` with importance weights (r, B).
+
+        Returns the squared TD errors (r, B) before the step, the report and, if asked for, the details.
+        """
+        with self.timer.phase("critic"):
+            td_squares, critic_finite, critic_details = self._critic_step(runs, data, weights, scales, details)
+        with self.timer.phase("actor"):
+            step = self._sequential_actor_step if self.sequential else self._joint_actor_step
+            report, actor_details = step(runs, data.states, weights, scales, details)
+            self.actors.follow(runs, self.tau)
+            self.critics.follow(runs, self.tau)
+        report = StepReport(report.changed, report.unchanged, report.gradient_alive, report.finite & critic_finite)
+        return td_squares, report, StepDetails(**critic_details, **actor_details) if details else None
+
+    def _clip(self, layout_norms: Tensor, gradients: Tensor) -> Tensor:
+        """Scale gradients (r, m, P) in place to the norm limit; returns each network's norm after it (r, m)."""
+        norms = layout_norms.square().sum(-1).sqrt()
+        factor = (self.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+        gradients.mul_(factor.to(gradients.dtype).unsqueeze(-1))
+        return norms * factor
+
+    def _measured(self, networks: StackedNetworks, gradients: Tensor, details: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Layer norms (r, m, L) and norm after clipping (r, m) of gradients, which are clipped in place."""
+        if not details and not self.clip_norm:
+            return None, None
+        norms = networks.layout.layer_norms(gradients)
+        clipped = self._clip(norms, gradients) if self.clip_norm else norms.square().sum(-1).sqrt()
+        return norms, clipped
+
+    def _critic_step(
+        self, runs: slice, data: Transitions, weights: Tensor, scales: StepScales, details: bool
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        targets = self.td_targets(runs, data).unsqueeze(-1)
+        leaves = self.critics.leaves(runs)
+        values, valid = self.stored_rows(leaves, data)
+        weighted = weights.unsqueeze(-1) * (values - targets)
+        loss = torch.where(valid, weighted.square(), 0.0).sum((1, 2)) / valid.sum((1, 2))
+        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        flat = self.critics.layout.pack(dict(zip(leaves, gradients, strict=True)), self.critics.flat[runs])
+        with torch.no_grad():
+            td_squares = torch.where(valid, (values - targets).square(), 0.0).sum(-1)
+            finite = torch.isfinite(loss) & torch.isfinite(largest(flat)).all(-1)
+            norms, clipped = self._measured(self.critics, flat, details)
+            change = self.critics.step(runs, slice(None), flat, scales.critic, scales.correction)
+            if not details:
+                return td_squares, finite, {}
+            return td_squares, finite, {
+                "critic_gradients": norms[:, 0],
+                "critic_clipped": clipped[:, 0],
+                "critic_updates": total_norm(self.critics.layout.layer_norms(change))[:, 0],
+            }
+
+    def _policy_loss(self, runs: slice, states: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
+        """−mean_b w_b·max over proposing agents of Q(s, a, s_j, a_j), (r,); the gradient goes through `actions`."""
+        critic, p = self.critics.network, self.critics.views(runs)
+        joint = critic.joint_part(p, joint_input(states, actions))
+        personal = personal_inputs(states, actions)
+        wanted = candidate_rows(proposes(actions.detach()))
+        _, rows = best_rows(critic, p, joint.detach(), personal.detach(), wanted, self.dense)
+        values = critic.values(p, joint, take_rows(personal, rows.unsqueeze(-1)).squeeze(2))
+        return -(weights * values).mean(1)
+
+    def _actor_update(
+        self, runs: slice, members: slice, leaves: Parameters, loss: Tensor, actions: Tensor, scales: StepScales,
+        details: bool,
+    ) -> tuple[StepReport, dict[str, Tensor], Tensor]:
+        """Step actors `members` down the gradient of `loss` (r,); also returns d loss / d actions."""
+        *gradients, slope = torch.autograd.grad(loss.sum(), [*leaves.values(), actions])
+        flat = self.actors.layout.pack(dict(zip(leaves, gradients, strict=True)), self.actors.flat[runs, members])
+        with torch.no_grad():
+            top = largest(flat)
+            norms, clipped = self._measured(self.actors, flat, details)
+            change = self.actors.step(runs, members, flat, scales.actor, scales.correction)
+            changed = (change != 0).any(-1)
+            report = StepReport(changed, ~changed, top != 0, torch.isfinite(loss) & torch.isfinite(top).all(-1))
+            measured = {} if not details else {
+                "actor_gradients": norms,
+                "actor_clipped": clipped,
+                "actor_updates": total_norm(self.actors.layout.layer_norms(change)),
+            }
+        return report, measured, slope
+
+    def _joint_actor_step(
+        self, runs: slice, states: Tensor, weights: Tensor, scales: StepScales, details: bool
+    ) -> tuple[StepReport, dict[str, Tensor]]:
+        """One loss, every actor's gradient from the same joint policy, all stepped together."""
+        leaves = self.actors.leaves(runs)
+        actions, z = act(self.actors.network, leaves, states)
+        loss = self._policy_loss(runs, states, actions, weights)
+        report, measured, slope = self._actor_update(runs, slice(None), leaves, loss, actions, scales, details)
+        if details:
+            measured |= batch_details(states, actions, z, slope, weights)
+        return report, measured
+
+    def _sequential_actor_step(
+        self, runs: slice, states: Tensor, weights: Tensor, scales: StepScales, details: bool
+    ) -> tuple[StepReport, dict[str, Tensor]]:
+        """Agents 0 … N−1 in turn, each against the actors already stepped."""
+        with torch.no_grad():
+            actions, z = act(self.actors.network, self.actors.views(runs), states)
+        before, slopes, reports, parts = actions, [], [], []
+        for agent in range(states.shape[2]):
+            one = slice(agent, agent + 1)
+            leaves = self.actors.leaves(runs, one)
+            own, _ = act(self.actors.network, leaves, states[:, :, one])
+            policy = torch.cat((actions[:, :, :agent], own, actions[:, :, agent + 1 :]), dim=2)
+            loss = self._policy_loss(runs, states, policy, weights)
+            report, measured, slope = self._actor_update(runs, one, leaves, loss, own, scales, details)
+            with torch.no_grad():
+                p = self.actors.layout.views(self.actors.flat[runs, one])
+                moved = act(self.actors.network, p, states[:, :, one])[0]
+                actions = torch.cat((actions[:, :, :agent], moved, actions[:, :, agent + 1 :]), dim=2)
+            slopes.append(slope)
+            reports.append(report)
+            parts.append(measured)
+        report = StepReport(
+            *(torch.cat([getattr(r, name) for r in reports], dim=1) for name in ("changed", "unchanged", "gradient_alive")),
+            torch.stack([r.finite for r in reports]).all(0),
+        )
+        measured = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+        if details:
+            measured |= batch_details(states, before, z, torch.cat(slopes, dim=2), weights)
+        return report, measured
+
+
+def largest(gradients: Tensor) -> Tensor:
+    """Largest absolute value of each network's gradient (r, m, P) -> (r, m); NaN where there is one."""
+    return torch.linalg.vector_norm(gradients, torch.inf, dim=-1)
+
+
+def total_norm(layer_norms: Tensor) -> Tensor:
+    """L2 norm over the layers, (…, L) -> (…)."""
+    return layer_norms.square().sum(-1).sqrt()
+
+
+def batch_details(states: Tensor, actions: Tensor, z: Tensor, slope: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """The batch as the actors saw it, and mean |dQ/da| from d loss / da = −(w/B)·dQ/da, both (r, B, N, 3)."""
+    slope_per_sample = slope.detach().double().abs().sum((2, 3)) * (slope.shape[1] / weights.double())
+    count = slope.shape[1] * slope.shape[2] * slope.shape[3]
+    return {
+        "action_slope": slope_per_sample.sum(1) / count,
+        "states": states,
+        "actions": actions.detach(),
+        "pre_activations": z.detach(),
+    }
