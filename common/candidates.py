@@ -15,9 +15,12 @@ from common.networks import Critic, Parameters
 CHUNK_ROWS = 512
 
 
-def joint_input(states: Tensor, actions: Tensor) -> Tensor:
-    """All states, then all actions: (R, B, 7N + 3N) from (R, B, N, 7) and (R, B, N, 3)."""
-    return torch.cat((states.flatten(2), actions.flatten(2)), dim=-1)
+def joint_part(critic: Critic, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
+    """The critic's first layer for the joint input of each sample, (R, B, hidden).
+
+    states (R, B, N, 7) and actions (R, B, N, 3) of all agents.
+    """
+    return critic.joint_part(p, states.flatten(2), actions.flatten(2))
 
 
 def personal_inputs(states: Tensor, actions: Tensor) -> Tensor:
@@ -36,24 +39,24 @@ def take_rows(personal: Tensor, rows: Tensor) -> Tensor:
 
 
 def row_values(
-    critic: Critic, p: Parameters, joint_part: Tensor, personal: Tensor, wanted: Tensor, dense: bool
+    critic: Critic, p: Parameters, joint: Tensor, personal: Tensor, wanted: Tensor, dense: bool
 ) -> Tensor:
     """Q of the wanted rows, -inf elsewhere: (R, B, N + 1).
 
-    joint_part (R, B, hidden) of the critic, personal (R, B, N + 1, 10), wanted (R, B, N + 1) bool. `dense` computes every row with
+    joint (R, B, hidden) from `joint_part`, personal (R, B, N + 1, 10), wanted (R, B, N + 1) bool. `dense` computes every row with
     shapes that do not depend on the data (what a GPU and a captured graph need); otherwise only the wanted
     rows are computed, in chunks that stay in cache, one run after the other. No gradient is recorded.
     """
     with torch.no_grad():
         if dense:
-            hidden = joint_part.unsqueeze(2).expand(-1, -1, wanted.shape[-1], -1)
+            hidden = joint.unsqueeze(2).expand(-1, -1, wanted.shape[-1], -1)
             values = critic.values(p, hidden.flatten(1, 2), personal.flatten(1, 2)).view(wanted.shape)
             return torch.where(wanted, values, -torch.inf)
-        return _wanted_row_values(critic, p, joint_part, personal, wanted)
+        return _wanted_row_values(critic, p, joint, personal, wanted)
 
 
 def _wanted_row_values(
-    critic: Critic, p: Parameters, joint_part: Tensor, personal: Tensor, wanted: Tensor
+    critic: Critic, p: Parameters, joint: Tensor, personal: Tensor, wanted: Tensor
 ) -> Tensor:
     runs, _, rows_per_sample = wanted.shape
     values = torch.full(wanted.shape, -torch.inf, dtype=personal.dtype)
@@ -68,14 +71,14 @@ def _wanted_row_values(
         for chunk, sample in zip(rows.split(CHUNK_ROWS), samples.split(CHUNK_ROWS), strict=True):
             own_values[chunk] = critic.values(
                 own,
-                joint_part[run].index_select(0, sample).unsqueeze(0),
+                joint[run].index_select(0, sample).unsqueeze(0),
                 own_personal.index_select(0, chunk).unsqueeze(0),
             )[0]
     return values
 
 
 def best_rows(
-    critic: Critic, p: Parameters, joint_part: Tensor, personal: Tensor, wanted: Tensor, dense: bool
+    critic: Critic, p: Parameters, joint: Tensor, personal: Tensor, wanted: Tensor, dense: bool
 ) -> tuple[Tensor, Tensor]:
     """Largest value over the wanted rows of each sample and its row, both (R, B); ties go to the first."""
-    return row_values(critic, p, joint_part, personal, wanted, dense).max(-1)
+    return row_values(critic, p, joint, personal, wanted, dense).max(-1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize, to_rgb
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from common import schema
 from common.results import Study, learning_rate_text, learning_rates, runs_of_pair, stopping_cell, study_label
@@ -28,7 +30,8 @@ SMALL, NORMAL = 7.5, 8.5
 # Okabe-Ito colours at the decades of the actor learning rate; rates between them get the colours between.
 RATE_COLOURS = {-5: "#000000", -4: "#0072B2", -3: "#56B4E9", -2: "#E69F00", -1: "#D55E00", 0: "#882255"}
 REFERENCE_STYLES = {"random": ":", "constant": "-.", "local_oracle": "--", "greedy_offload": "-"}
-BINNED = "thin: one run; thick: median over seeds (while all run) and over episodes within a factor 1.2"
+BINNED = "thin: one run; thick: median of all seeds and of episodes within a factor 1.2"
+STOPPING_RANGE = (100, 2000)  # of the colours, so that two studies look as alike as they are
 NEVER_GREY, DIVERGED_GREY = "#E8E8E8", "#BDBDBD"
 
 
@@ -50,9 +53,8 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
     pairs = {(a, c): runs_of_pair(runs, a, c) for a in actor_lrs for c in critic_lrs}
     cells = {pair: stopping_cell(rows) for pair, rows in pairs.items() if len(rows)}
     medians = [cell.median for cell in cells.values() if cell.median is not None]
-    low, high = min(medians, default=1.0), max(medians, default=1.0)
-    norm = LogNorm(low, high) if high >= 4 * max(low, 1) else Normalize(low - 1, high + 1)
-    colours = colormaps["cividis"]
+    norm = LogNorm(min([STOPPING_RANGE[0], *medians]), max([STOPPING_RANGE[1], *medians]))
+    colours = colormaps["viridis"]
     figure = _figure(max(4.2, 1.8 + 1.25 * len(critic_lrs)), max(2.8, 1.7 + 0.62 * len(actor_lrs)))
     axes = figure.add_subplot()
     for (actor_lr, critic_lr), cell in cells.items():
@@ -61,7 +63,7 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
             DIVERGED_GREY if cell.diverged == cell.seeds else NEVER_GREY
         )
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5))
-        dark = cell.median is not None and norm(cell.median) < 0.55
+        dark = cell.median is not None and norm(cell.median) < 0.6
         axes.text(
             x, y, stopping_cell_text(pairs[actor_lr, critic_lr]), ha="center", va="center", fontsize=SMALL,
             color="white" if dark else "black", linespacing=1.25,
@@ -74,7 +76,7 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
     axes.set_xlabel("critic learning rate", fontsize=NORMAL)
     axes.set_ylabel("actor learning rate", fontsize=NORMAL)
     if medians:
-        _colour_bar(figure, axes, norm, low, high)
+        _colour_bar(figure, axes, norm)
     notes = ["median over seeds; in brackets the range of those that stopped"] if _seeds(runs) > 1 else []
     if any(cell.never for cell in cells.values()):
         notes.append(f"never: not within {runs['total_episodes'].max():.0f} episodes")
@@ -193,44 +195,36 @@ def _panels(
 ) -> tuple[Figure, np.ndarray]:
     """Figure and array of axes, shape (rows, columns); a column per critic rate unless `across` is given."""
     columns = across or max(len(learning_rates(table)[1]), 1)
-    width = max(4.5, 0.9 + (2.6 if across else 1.6) * columns + right)
-    figure = _figure(width, 1.3 + height * rows)
+    figure = _figure(0.9 + columns * max(1.6, min(3.4, 5.2 / columns)) + right, 1.3 + height * rows)
     share = "all" if across else "row"
     return figure, figure.subplots(rows, columns, sharex=True, sharey=share, squeeze=False)
 
 
-def _cells(table: pd.DataFrame) -> Iterator[tuple[int, float, pd.DataFrame]]:
-    """Index of the critic learning rate, actor learning rate and rows in episode order of every pair."""
-    actor_lrs, critic_lrs = learning_rates(table)
-    for index, critic_lr in enumerate(critic_lrs):
-        for actor_lr in actor_lrs:
-            rows = runs_of_pair(table, actor_lr, critic_lr)
-            if len(rows):
-                yield index, actor_lr, rows.sort_values("episode")
-
-
 def _draw(
-    axes_row: np.ndarray, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: bool = True
+    panels: np.ndarray, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: bool = True
 ) -> None:
-    """A thin line per run, and a thick median over seeds as far as all of them go.
+    """A panel per critic learning rate: a thin line per run, and a thick median over seeds while all run.
 
     With `bins` the median is also over logged episodes that are within a factor 1.2. Values of 0 or less are
     drawn at `zeros_at`, where that is given; values that are not finite are left out.
     """
     last_episode = table["episode"].max()
-    for index, actor_lr, cell in _cells(table):
-        axes, colour = axes_row[index], actor_colour(actor_lr)
-        cell = cell[np.isfinite(cell[column])]
-        shown = cell[column] if zeros_at is None else cell[column].where(cell[column] > 0, zeros_at)
-        cell = cell.assign(shown=shown)
+    halo = withStroke(linewidth=2.3, foreground="white")
+    finite = table[np.isfinite(table[column])].sort_values("episode")
+    shown = finite[column] if zeros_at is None else finite[column].where(finite[column] > 0, zeros_at)
+    finite = finite.assign(shown=shown)
+    for (actor_lr, critic_lr), cell in finite.groupby(["actor_lr", "critic_lr"]):
+        axes, colour = panels[learning_rates(table)[1].index(critic_lr)], actor_colour(actor_lr)
+        faint = max(0.15, 0.5 / cell["seed"].nunique()) if bins else 0.6
         for _, run in cell.groupby("seed"):
-            axes.plot(run["episode"], run["shown"], color=colour, linewidth=0.5, alpha=0.4)
+            axes.plot(run["episode"], run["shown"], color=colour, linewidth=0.5, alpha=faint)
             if run["episode"].iloc[-1] < last_episode:
-                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, markersize=3)
+                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, ms=3, zorder=4)
         common = cell[cell.groupby("episode")["seed"].transform("size") == cell["seed"].nunique()]
-        bin_of = np.floor(np.log(common["episode"].clip(lower=1)) / math.log(1.2)) if bins else common["episode"]
+        episodes = common["episode"]
+        bin_of = np.floor(np.log(episodes.clip(lower=1)) / math.log(1.2)) if bins else episodes
         median = common.groupby(bin_of)[["episode", "shown"]].median()
-        axes.plot(median["episode"], median["shown"], color=colour, linewidth=1.5, zorder=3)
+        axes.plot(median["episode"], median["shown"], color=colour, lw=1.5, zorder=3, path_effects=[halo])
 
 
 def _log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
@@ -291,18 +285,18 @@ def _label_references(axes: Axes, references: list[tuple[str, float]], sign: int
             f"{policy} {value:,.0f}".replace("-", "−"), xy=(1.0, sign * value),
             xycoords=axes.get_yaxis_transform(), xytext=(1.05, place), textcoords="axes fraction",
             va="center", fontsize=SMALL - 1,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.5", "shrinkB": 0, "relpos": (0, 0.5)},
         )
 
 
-def _colour_bar(figure: Figure, axes: Axes, norm: Normalize, low: float, high: float) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, "cividis"), ax=axes, pad=0.02)
+def _colour_bar(figure: Figure, axes: Axes, norm: LogNorm) -> None:
+    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, pad=0.02)
     bar.minorticks_off()
-    ticks = np.geomspace(low, high, 5) if isinstance(norm, LogNorm) else MaxNLocator(5, integer=True)
-    bar.set_ticks(ticks)
+    round_numbers = (1, 10, 100, 200, 500, 1000, 2000, 5000, 10_000)
+    bar.set_ticks([episode for episode in round_numbers if norm.vmin <= episode <= norm.vmax])
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda episode, _: f"{episode:.0f}"))
     bar.ax.tick_params(labelsize=SMALL)
-    bar.set_label("stopping episode" + (" (log scale)" if isinstance(norm, LogNorm) else ""), fontsize=SMALL)
+    bar.set_label("stopping episode (log scale)", fontsize=SMALL)
 
 
 def _finish(
@@ -319,12 +313,14 @@ def _finish(
         axes.set_axisbelow(True)
         if by_panel and index >= max(len(critic_lrs), 1):
             axes.set_visible(False)
+            flat[index - panels.shape[1]].tick_params(labelbottom=True)
         elif index < len(critic_lrs):
             axes.set_title(f"critic lr {learning_rate_text(critic_lrs[index])}", fontsize=NORMAL)
     first, last = (table["episode"].min(), table["episode"].max()) if len(table) else (0, 1)
-    log_episodes = first > 0 and last >= 20 * first
+    log_episodes = first > 0 and last >= 100 * first
     if log_episodes:
         flat[0].set_xscale("log")
+        flat[0].xaxis.set_minor_formatter(NullFormatter())
         flat[0].xaxis.set_major_formatter(FuncFormatter(lambda episode, _: f"{episode:.0f}"))
     for axes in panels[-1]:
         axes.set_xlabel("training episode" + (" (log)" if log_episodes else ""), fontsize=SMALL)
@@ -344,6 +340,8 @@ def _seeds(table: pd.DataFrame) -> int:
 
 
 def _title(figure: Figure, title: str, study: str, table: pd.DataFrame, note: str) -> None:
+    width = figure.get_size_inches()[0]
     seeds = f"{_seeds(table)} seed{'' if _seeds(table) == 1 else 's'}"
     head = " — ".join(part for part in (title, study, seeds) if part)
-    figure.suptitle(head + (f"\n{note}" if note else ""), fontsize=NORMAL)
+    lines = [line for part in (head, *note.split("\n")) for line in textwrap.wrap(part, int(14.5 * width))]
+    figure.suptitle("\n".join(lines), fontsize=NORMAL)

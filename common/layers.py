@@ -38,10 +38,14 @@ class ParameterSpec:
 
 
 def linear_specs(layer: str, inputs: int, outputs: int, bound: float | None = None) -> list[ParameterSpec]:
-    """Weight (out, in) and bias (out,) of a linear layer; PyTorch's default bound 1/sqrt(in) unless given."""
+    """Weight (in, out) and bias (out,) of a linear layer; PyTorch's default bound 1/sqrt(in) unless given.
+
+    The weight lies the other way round than in torch.nn.Linear, so that products and their gradients need no
+    transposed copies.
+    """
     bound = 1.0 / math.sqrt(inputs) if bound is None else bound
     return [
-        ParameterSpec(f"{layer}.weight", (outputs, inputs), bound),
+        ParameterSpec(f"{layer}.weight", (inputs, outputs), bound),
         ParameterSpec(f"{layer}.bias", (outputs,), bound),
     ]
 
@@ -55,8 +59,8 @@ def layer_norm_specs(layer: str, features: int) -> list[ParameterSpec]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x (G, B, in), weight (G, out, in), bias (G, out) -> (G, B, out)."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    """x (G, B, in), weight (G, in, out), bias (G, out) -> (G, B, out)."""
+    return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.candidates import joint_input, personal_inputs, row_values
+from common.candidates import joint_part, personal_inputs, row_values
 from common.config import StudyConfig
 from common.master import accept_at_random, choose_offloads, exceeds_limits, offload_slots, rank_and_accept
 from common.mec_env import (
@@ -235,7 +235,7 @@ class Learner:
     def _scores(self, runs: slice, state: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
         """The master's score Q(s, a, s_i, a_i) of every wanted agent, (r, E, N)."""
         critic, p = self.critics.network, self.critics.views(runs)
-        joint = critic.joint_part(p, joint_input(state[runs], actions[runs]))
+        joint = joint_part(critic, p, state[runs], actions[runs])
         rows = torch.nn.functional.pad(wanted, (0, 1))
         return row_values(critic, p, joint, personal_inputs(state[runs], actions[runs]), rows, self.dense)[..., :-1]
 
@@ -292,7 +292,7 @@ class Learner:
     def keep(self, positions: list[int]) -> None:
         """Drop all runs but those at these positions; the numbers of the others do not change."""
         self.keys = [self.keys[i] for i in positions]
-        runs = torch.tensor(positions, device=self.device)
+        runs = torch.tensor(positions, dtype=torch.int64, device=self.device)
         self.actors.keep(runs)
         self.critics.keep(runs)
         self.replay.keep(runs, self.episode)

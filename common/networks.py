@@ -66,31 +66,37 @@ class Actor(Network):
 
 
 class Critic(Network):
-    """Q(all states, all actions, s_i, a_i) of one run; the joint part of fc1 is computed once per sample."""
+    """Q(all states, all actions, s_i, a_i) of one run; the joint part of fc1 is computed once per sample.
+
+    fc1's weight lies in three parts, for all states, all actions and the personal input, so that a gradient
+    with respect to the actions alone costs no more than that.
+    """
 
     name = "critic"
 
     def __init__(self, agents: int, hidden: Sequence[int]):
         """For `agents` agents; `hidden`: sizes of the two hidden layers."""
-        self.joint_size = agents * PERSONAL_SIZE
-        super().__init__((self.joint_size + PERSONAL_SIZE, *hidden, 1))
+        self.parts = {"states": agents * STATE_SIZE, "actions": agents * ACTION_SIZE, "personal": PERSONAL_SIZE}
+        super().__init__((sum(self.parts.values()), *hidden, 1))
 
     def specs(self) -> list[ParameterSpec]:
-        """As everywhere, but fc1's weight lies in two parts: its joint columns and its 10 personal ones."""
+        """As everywhere, but fc1.weight in the rows of its three inputs; their bound is that of the whole."""
         weight, *rest = super().specs()
-        return [
-            replace(weight, shape=(self.sizes[1], self.joint_size)),
-            replace(weight, name="fc1.personal", shape=(self.sizes[1], PERSONAL_SIZE)),
-            *rest,
+        parts = [
+            replace(weight, name=f"fc1.{part}", shape=(inputs, self.sizes[1])) for part, inputs in self.parts.items()
         ]
+        return [*parts, *rest]
 
-    def joint_part(self, p: Parameters, joint: Tensor) -> Tensor:
-        """fc1 of the joint input (G, B, 7N+3N), bias included: (G, B, hidden)."""
-        return linear(joint, p["fc1.weight"], p["fc1.bias"])
+    def joint_part(self, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
+        """fc1 of all states (G, B, 7N) and all actions (G, B, 3N), bias included: (G, B, hidden)."""
+        return torch.baddbmm(linear(states, p["fc1.states"], p["fc1.bias"]), actions, p["fc1.actions"])
 
     def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
-        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10)."""
-        hidden = self.activation(torch.baddbmm(joint_part, personal, p["fc1.personal"].mT), p, 1)
+        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10).
+
+        `joint_part` is overwritten.
+        """
+        hidden = self.activation(joint_part.baddbmm_(personal, p["fc1.personal"]), p, 1)
         hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
         # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
-        return (hidden * p["fc3.weight"]).sum(-1) + p["fc3.bias"]
+        return (hidden * p["fc3.weight"].mT).sum(-1) + p["fc3.bias"]

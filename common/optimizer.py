@@ -24,7 +24,9 @@ def adam_step(
     """
     first.lerp_(gradients, 1.0 - BETA1)
     second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-    denominator = torch.sqrt(second, out=gradients).div_(correction).add_(EPSILON)
+    # Below the smallest normal number the root is lost beside EPSILON, and sqrt is slow on zeros.
+    floored = torch.clamp(second, min=torch.finfo(second.dtype).tiny, out=gradients)
+    denominator = floored.sqrt_().div_(correction).add_(EPSILON)
     step = torch.div(first, denominator, out=denominator).mul_(step_size[:, None, None])
     updated = parameters - step
     change = torch.sub(updated, parameters, out=step)

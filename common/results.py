@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -135,9 +137,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     twice = table.duplicated(list(key))
     if twice.any():
         where = int(twice.to_numpy().argmax())
+        row = _key_text(key, [table[name][where] for name in key])
         raise ResultsError(
-            f"{path}: line {lines[where]}: second row for {_key_text(table.loc[where, list(key)])}; "
-            f"allowed: one row per {', '.join(key)}"
+            f"{path}: line {lines[where]}: second row for {row}; allowed: one row per {', '.join(key)}"
         )
     return table
 
@@ -216,10 +218,9 @@ def _check_same_runs(path: Path, table: pd.DataFrame, runs: pd.DataFrame) -> Non
         (wanted - found, f"has no row but is in {schema.RUNS}; needed: rows for every run"),
     ):
         if keys:
-            some = pd.Series(dict(zip(key, min(keys), strict=True)), dtype=object)
-            raise ResultsError(f"{path}: {_key_text(some)} {problem} ({len(keys)} in all)")
+            raise ResultsError(f"{path}: {_key_text(key, min(keys))} {problem} ({len(keys)} in all)")
 
 
-def _key_text(row: pd.Series) -> str:
-    texts = [learning_rate_text(row[name]) if name.endswith("_lr") else str(row[name]) for name in row.index]
-    return ", ".join(f"{name} {text}" for name, text in zip(row.index, texts, strict=True))
+def _key_text(names: Sequence[str], values: Sequence[Any]) -> str:
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{name} {learning_rate_text(x) if name.endswith('_lr') else x}" for name, x in pairs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.candidates import best_rows, candidate_rows, joint_input, personal_inputs, take_rows
+from common.candidates import best_rows, candidate_rows, joint_part, personal_inputs, take_rows
 from common.networks import Actor, Parameters
 from common.phases import PhaseTimer
 from common.reports import StepDetails, StepReport
@@ -73,7 +73,7 @@ class TrainingStep:
                 wanted &= ~data.done.unsqueeze(-1)
             critic, p = self.critics.network, self.critics.views(runs, target=True)
             best, _ = best_rows(
-                critic, p, critic.joint_part(p, joint_input(data.next_states, actions)),
+                critic, p, joint_part(critic, p, data.next_states, actions),
                 personal_inputs(data.next_states, actions), wanted, self.dense,
             )
             return torch.where(data.done, data.rewards, data.rewards + self.gamma * best)
@@ -85,7 +85,7 @@ class TrainingStep:
         valid[..., 0] = True
         personal = take_rows(personal_inputs(data.states, data.actions), data.slots)
         critic = self.critics.network
-        joint = critic.joint_part(p, joint_input(data.states, data.actions))
+        joint = joint_part(critic, p, data.states, data.actions)
         rows = joint.unsqueeze(2).expand(-1, -1, slots, -1).flatten(1, 2)
         return critic.values(p, rows, personal.flatten(1, 2)).unflatten(1, (-1, slots)), valid
 
@@ -154,7 +154,7 @@ class TrainingStep:
     def _policy_loss(self, runs: slice, states: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
         """−mean_b w_b·max over proposing agents of Q(s, a, s_j, a_j), (r,); the gradient goes through `actions`."""
         critic, p = self.critics.network, self.critics.views(runs)
-        joint = critic.joint_part(p, joint_input(states, actions))
+        joint = joint_part(critic, p, states, actions)
         personal = personal_inputs(states, actions)
         wanted = candidate_rows(proposes(actions.detach()))
         _, rows = best_rows(critic, p, joint.detach(), personal.detach(), wanted, self.dense)
@@ -172,7 +172,7 @@ class TrainingStep:
             top = largest(flat)
             norms, clipped = self._measured(self.actors, flat, details)
             change = self.actors.step(runs, members, flat, scales.actor, scales.correction)
-            changed = (change != 0).any(-1)
+            changed = largest(change) != 0
             report = StepReport(changed, ~changed, top != 0, torch.isfinite(loss) & torch.isfinite(top).all(-1))
             measured = {} if not details else {
                 "actor_gradients": norms,
@@ -224,9 +224,9 @@ class TrainingStep:
         return report, measured
 
 
-def largest(gradients: Tensor) -> Tensor:
-    """Largest absolute value of each network's gradient (r, m, P) -> (r, m); NaN where there is one."""
-    return torch.linalg.vector_norm(gradients, torch.inf, dim=-1)
+def largest(numbers: Tensor) -> Tensor:
+    """Largest absolute value of each network's numbers (r, m, P) -> (r, m); NaN where there is one."""
+    return numbers.abs().amax(-1)
 
 
 def total_norm(layer_norms: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import linear_orientation
 
-from common.candidates import joint_input
 from common.config import StudyConfig
 from common.learner import Learner
 from common.mec_env import STORAGE, MecEnv
@@ -69,19 +69,23 @@ def test_selection(path: Path, dense: bool, monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(offloads[0], data["accepted"] > 0.5)
 
 
-def load_weights(learner: Learner, data: dict[str, torch.Tensor], when: str) -> None:
-    for stack, name in ((learner.actors, "actor"), (learner.critics, "critic")):
-        for parameter, view in stack.layout.views(stack.flat).items():
-            view.copy_(expected_parameter(data, f"{when}_{name}", parameter))
+def load_weights(learner: Learner, data: dict[str, torch.Tensor]) -> None:
+    agents = learner.config.agents
+    for name, view in learner.actors.views(slice(0, 1)).items():
+        golden = data[f"before_actor_{name}"]
+        view.copy_(golden.mT if name.endswith(".weight") else golden)
+    weight = data["before_critic_fc1.weight"]
+    parts = dict(zip(("states", "actions", "personal"), weight.T.split([7 * agents, 3 * agents, 10]), strict=True))
+    for name, view in learner.critics.views(slice(0, 1)).items():
+        layer, _, part = name.partition(".")
+        golden = parts[part] if part in parts else data[f"before_critic_{name}"]
+        view.copy_(golden.T if part == "weight" else golden)
 
 
-def expected_parameter(data: dict[str, torch.Tensor], prefix: str, parameter: str) -> torch.Tensor:
-    """A parameter in the project's layout: fc1 of the critic lies in a joint and a personal part."""
-    if not prefix.endswith("critic"):
-        return data[f"{prefix}_{parameter}"]
-    weight = data[f"{prefix}_fc1.weight"]
-    split = {"fc1.weight": weight[:, :-10], "fc1.personal": weight[:, -10:]}
-    return split.get(parameter, data.get(f"{prefix}_{parameter}")).unsqueeze(0)
+def check_weights(views: dict[str, torch.Tensor], data: dict[str, torch.Tensor], prefix: str) -> None:
+    for name, view in linear_orientation(views).items():
+        golden = data[f"{prefix}_{name}"]
+        close(view if view.dim() == golden.dim() else view[0], golden)
 
 
 def golden_update(path: Path, mode: str, dense: bool) -> tuple[dict, Learner, TrainingStep, Transitions, StepScales]:
@@ -91,7 +95,7 @@ def golden_update(path: Path, mode: str, dense: bool) -> tuple[dict, Learner, Tr
     channels = max(1, int(accepted.sum(1).max()))
     learner = golden_learner(agents, channels, actor_update=mode, gamma=float(data["gamma"]))
     learner.training_step.dense = dense
-    load_weights(learner, data, "before")
+    load_weights(learner, data)
     indices = torch.where(accepted, torch.arange(agents), agents).sort(-1).values[:, :channels]
     batch = Transitions(
         *(data[name].unsqueeze(0) for name in ("state", "action")), indices.unsqueeze(0),
@@ -99,7 +103,8 @@ def golden_update(path: Path, mode: str, dense: bool) -> tuple[dict, Learner, Tr
     )
     actor, correction = adam_scales(data["actor_lr"].reshape(1), 1)
     critic, _ = adam_scales(data["critic_lr"].reshape(1), 1)
-    return data, learner, learner.training_step, batch, StepScales(actor, critic, torch.tensor(correction, dtype=torch.float64))
+    scales = StepScales(actor, critic, torch.tensor(correction, dtype=torch.float64))
+    return data, learner, learner.training_step, batch, scales
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -109,9 +114,8 @@ def test_sequential_update(path: Path, dense: bool) -> None:
     data, learner, step, batch, scales = golden_update(path, "sequential", dense)
     squares, _, _ = step(slice(0, 1), batch, data["is_weight"].unsqueeze(0), scales, details=True)
     close(squares[0], data["td_error_sq_sum"])
-    for stack, name in ((learner.actors, "actor"), (learner.critics, "critic")):
-        for parameter, view in stack.layout.views(stack.flat).items():
-            close(view, expected_parameter(data, f"after_{name}", parameter))
+    check_weights(learner.actors.views(slice(0, 1)), data, "after_actor")
+    check_weights(learner.critics.views(slice(0, 1)), data, "after_critic")
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -127,11 +131,10 @@ def test_joint_update(path: Path, dense: bool) -> None:
     before = learner.actors.flat.clone()
     squares, report, details = step(slice(0, 1), batch, weights, scales, details=True)
     close(squares[0], data["td_error_sq_sum"])
-    for parameter, view in learner.critics.layout.views(learner.critics.flat).items():
-        close(view, expected_parameter(data, "after_critic", parameter))
+    check_weights(learner.critics.views(slice(0, 1)), data, "after_critic")
 
     # After one step from fresh moments Adam's first moment is (1 - beta1) times the gradient.
-    gradients = learner.actors.layout.views(learner.actors.first / 0.1)
+    gradients = linear_orientation(learner.actors.layout.views(learner.actors.first / 0.1))
     for parameter, gradient in gradients.items():
         expected = data[f"joint_actor_grad_{parameter}"]
         close(gradient, expected, atol=float(expected.abs().max()) * 1e-12)
@@ -139,5 +142,4 @@ def test_joint_update(path: Path, dense: bool) -> None:
     learner.actors.flat.copy_(before)
     loss = step._policy_loss(slice(0, 1), batch.states, actions, weights)
     close(loss[0], data["joint_actor_loss_before"])
-    assert joint_input(batch.states, actions).shape[-1] == 10 * batch.states.shape[2]
     assert report.gradient_alive.any() and details.action_slope.item() > 0

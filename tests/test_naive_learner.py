@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_joint_gradient(name: str) -> None:
 def small_weights(sizes: tuple[int, ...], rng: np.random.Generator) -> Weights:
     """Uniform weights of PyTorch's default scale for a network with these layer widths."""
     weights = {}
-    for layer, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
         bound = inputs**-0.5
         weights[f"fc{layer}.weight"] = rng.uniform(-bound, bound, (outputs, inputs))
         weights[f"fc{layer}.bias"] = rng.uniform(-bound, bound, outputs)
