@@ -31,12 +31,8 @@ class StudyConfig:
 
     env: str = option("scaled", "preset of the environment", choices=("scaled", "thesis", "interior"))
     seeds: tuple[int, ...] = option((42,), "one run per learning-rate pair and seed", minimum=0, run_key=True)
-    actor_lrs: tuple[float, ...] = option(
-        GRID, "actor learning rates of the grid (Adam)", above=0.0, run_key=True
-    )
-    critic_lrs: tuple[float, ...] = option(
-        GRID, "critic learning rates of the grid (Adam)", above=0.0, run_key=True
-    )
+    actor_lrs: tuple[float, ...] = option(GRID, "actor learning rates of the grid (Adam)", above=0.0, run_key=True)
+    critic_lrs: tuple[float, ...] = option(GRID, "critic learning rates of the grid (Adam)", above=0.0, run_key=True)
     episodes: int = option(2000, "training episodes of a run, 10 steps each", minimum=1)
     agents: int = option(50, "device agents, one actor each (at least --channels)", minimum=1)
     channels: int = option(
@@ -53,7 +49,9 @@ class StudyConfig:
         choices=("joint", "sequential"),
     )
     gamma: float = option(0.99, "discount factor", minimum=0.0, maximum=1.0)
-    tau: float = option(1.0, "share of the network copied into its target after a training step", above=0.0, maximum=1.0)
+    tau: float = option(
+        1.0, "share of the network copied into its target after a training step", above=0.0, maximum=1.0
+    )
     replay_capacity: int = option(10_000, "transitions the replay holds (a multiple of 10)", minimum=10)
     clip_norm: float = option(
         0.0, "clip each network's gradient norm to this before its step; 0 means no clipping", minimum=0.0
@@ -65,22 +63,16 @@ class StudyConfig:
     eval_every: int = option(50, "episodes between evaluations", minimum=1)
     eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
     dtype: str = option("float32", "floating-point type of networks and environment", choices=("float32", "float64"))
-    device: str = option(
-        "auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False
-    )
+    device: str = option("auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False)
     threads: int = option(0, "CPU threads; 0 means as many as there are cores", minimum=0, results=False)
     runs_per_shard: int = option(
         0, "runs trained together as one batch; 0 means as many as fit in memory", minimum=0, results=False
     )
-    tf32: bool = option(
-        False, "let CUDA round matrix products to TF32 (faster, other numbers; ignored on the CPU)"
-    )
+    tf32: bool = option(False, "let CUDA round matrix products to TF32 (faster, other numbers; ignored on the CPU)")
     cuda_graph: bool = option(
         True, "run CUDA episodes one kernel launch at a time instead of as a captured graph", results=False
     )
-    results_dir: str = option(
-        "results", "folder that gets <preset>/<experiment>/*.csv", results=False, metavar="DIR"
-    )
+    results_dir: str = option("results", "folder that gets <preset>/<experiment>/*.csv", results=False, metavar="DIR")
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -127,8 +119,10 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, tuple) else (
-        f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+        if isinstance(value, tuple)
+        else (f"{value:g}" if isinstance(value, float) else str(value))
     )
 
 
@@ -169,8 +163,11 @@ def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, defaul
         # A field that is on by default is turned off by its --no- flag, and the help says what that does.
         name = f"--no-{spec.name.replace('_', '-')}" if spec.default else flag
         parser.add_argument(
-            name, dest=spec.name, action="store_false" if spec.default else "store_true",
-            default=None, help=meta["help"],
+            name,
+            dest=spec.name,
+            action="store_false" if spec.default else "store_true",
+            default=None,
+            help=meta["help"],
         )
         return
     keywords: dict[str, Any] = {"type": _element_type(spec), "default": None}
@@ -197,9 +194,11 @@ def parse_command_line(
     for spec in dataclasses.fields(StudyConfig):
         _add_option(parser, spec, overrides.get(spec.name, spec.default))
     parser.add_argument(
-        "--quick", action="store_true",
+        "--quick",
+        action="store_true",
         help="a small study of under a minute that trains past the first freezes ("
-        + ", ".join(f"{_flag(k)} {_shown(v)}" for k, v in QUICK.items()) + "; results go to <results-dir>/quick)",
+        + ", ".join(f"{_flag(k)} {_shown(v)}" for k, v in QUICK.items())
+        + "; results go to <results-dir>/quick)",
     )
     said = vars(parser.parse_args(arguments))
     quick = said.pop("quick")

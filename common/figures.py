@@ -59,14 +59,22 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
     axes = figure.add_subplot()
     for (actor_lr, critic_lr), cell in cells.items():
         x, y = critic_lrs.index(critic_lr), actor_lrs.index(actor_lr)
-        face = colours(norm(cell.median)) if cell.median is not None else (
-            DIVERGED_GREY if cell.diverged == cell.seeds else NEVER_GREY
+        face = (
+            colours(norm(cell.median))
+            if cell.median is not None
+            else (DIVERGED_GREY if cell.diverged == cell.seeds else NEVER_GREY)
         )
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5))
         dark = cell.median is not None and norm(cell.median) < 0.6
         axes.text(
-            x, y, stopping_cell_text(pairs[actor_lr, critic_lr]), ha="center", va="center", fontsize=SMALL,
-            color="white" if dark else "black", linespacing=1.25,
+            x,
+            y,
+            stopping_cell_text(pairs[actor_lr, critic_lr]),
+            ha="center",
+            va="center",
+            fontsize=SMALL,
+            color="white" if dark else "black",
+            linespacing=1.25,
         )
     axes.set_xlim(-0.5, len(critic_lrs) - 0.5)
     axes.set_ylim(-0.5, len(actor_lrs) - 0.5)
@@ -282,9 +290,13 @@ def _label_references(axes: Axes, references: list[tuple[str, float]], sign: int
         height = float(to_fraction.transform((1.0, sign * value))[1])
         place = min(height, place - gap)
         axes.annotate(
-            f"{policy} {value:,.0f}".replace("-", "−"), xy=(1.0, sign * value),
-            xycoords=axes.get_yaxis_transform(), xytext=(1.05, place), textcoords="axes fraction",
-            va="center", fontsize=SMALL - 1,
+            f"{policy} {value:,.0f}".replace("-", "−"),
+            xy=(1.0, sign * value),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(1.05, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=SMALL - 1,
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.5", "shrinkB": 0, "relpos": (0, 0.5)},
         )
 
@@ -299,9 +311,7 @@ def _colour_bar(figure: Figure, axes: Axes, norm: LogNorm) -> None:
     bar.set_label("stopping episode (log scale)", fontsize=SMALL)
 
 
-def _finish(
-    figure: Figure, panels: np.ndarray, table: pd.DataFrame, title: str, study: str, note: str
-) -> None:
+def _finish(figure: Figure, panels: np.ndarray, table: pd.DataFrame, title: str, study: str, note: str) -> None:
     """Panel titles, episode axes, legend and title; a log episode axis where there is no episode 0."""
     actor_lrs, critic_lrs = learning_rates(table)
     flat = panels.ravel()

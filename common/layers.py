@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.random_streams import stream
 
+SAFE_ROWS = 16
 ALIGNMENT = 16  # floats; keeps every layer of every network on a cache line, whatever the run's place
 
 
@@ -60,7 +61,20 @@ def layer_norm_specs(layer: str, features: int) -> list[ParameterSpec]:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (G, B, in), weight (G, in, out), bias (G, out) -> (G, B, out)."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight)
+    return stacked_product(bias.unsqueeze(1), x, weight)
+
+
+def stacked_product(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """base + x @ weight for G stacked networks, with the same bits for each network whatever G is.
+
+    base (G, B or 1, out), x (G, B, in), weight (G, in, out). On the CPU a product of fewer than 16 rows
+    rounds differently when it stands alone than in a stack, so a lone one is stacked with its own copy;
+    that holds for this product's B rows and for the `in` rows of the weight's gradient.
+    """
+    rows, inputs = x.shape[1:]
+    if x.shape[0] > 1 or (rows >= SAFE_ROWS and (inputs >= SAFE_ROWS or not weight.requires_grad)):
+        return torch.baddbmm(base, x, weight)
+    return torch.baddbmm(*(t.expand(2, -1, -1) for t in (base, x, weight)))[:1]
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

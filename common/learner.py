@@ -6,6 +6,7 @@ R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -17,7 +18,16 @@ from common.candidates import joint_part, personal_inputs, row_values
 from common.config import StudyConfig
 from common.master import accept_at_random, choose_offloads, exceeds_limits, offload_slots, rank_and_accept
 from common.mec_env import (
-    ACTION_SIZE, SIZE, STATE_SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share, tasks_from_draws,
+    ACTION_SIZE,
+    SIZE,
+    STATE_SIZE,
+    STEPS,
+    STORAGE,
+    MecEnv,
+    World,
+    draw_world,
+    share,
+    tasks_from_draws,
 )
 from common.networks import Actor, Critic
 from common.optimizer import adam_scales
@@ -69,8 +79,14 @@ class Learner:
     """R runs of one study, trained as one batch; every run's numbers are those it would have alone."""
 
     def __init__(
-        self, config: StudyConfig, keys: list[RunKey], device: torch.device, *,
-        actor_class: type[Actor] = Actor, critic_class: type[Critic] = Critic, dense: bool | None = None,
+        self,
+        config: StudyConfig,
+        keys: list[RunKey],
+        device: torch.device,
+        *,
+        actor_class: type[Actor] = Actor,
+        critic_class: type[Critic] = Critic,
+        dense: bool | None = None,
         timer: PhaseTimer | None = None,
     ):
         """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only."""
@@ -85,12 +101,24 @@ class Learner:
         self.actors = StackedNetworks(actor, self._initial(actor, config.agents), config.tau < 1.0)
         self.critics = StackedNetworks(critic, self._initial(critic, 1), config.tau < 1.0)
         self.training_step = TrainingStep(
-            self.actors, self.critics, gamma=config.gamma, tau=config.tau, clip_norm=config.clip_norm,
-            sequential=config.actor_update == "sequential", dense=self.dense, timer=self.timer,
+            self.actors,
+            self.critics,
+            gamma=config.gamma,
+            tau=config.tau,
+            clip_norm=config.clip_norm,
+            sequential=config.actor_update == "sequential",
+            dense=self.dense,
+            timer=self.timer,
         )
         self.replay = Replay(
-            len(keys), min(config.replay_capacity // STEPS, config.episodes), STEPS, config.agents,
-            (STATE_SIZE, ACTION_SIZE), config.channels, self.dtype, device,
+            len(keys),
+            min(config.replay_capacity // STEPS, config.episodes),
+            STEPS,
+            config.agents,
+            (STATE_SIZE, ACTION_SIZE),
+            config.channels,
+            self.dtype,
+            device,
         )
         self.evaluation_tasks = self._tensor(evaluation_tasks(config.eval_episodes, config.agents))
         self._index_runs()
@@ -115,15 +143,16 @@ class Learner:
         self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
         worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
         self.world = World(**{name: value[self.seed_of_run] for name, value in vars(worlds).items()})
-        size = self._block_size()
-        self.blocks = [slice(a, min(a + size, len(seeds))) for a in range(0, len(seeds), size)]
+        count = -(-len(seeds) // self._block_size())
+        edges = [len(seeds) * i // count for i in range(count + 1)]
+        self.blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
         config = self.config
         rows = (config.agents + 1) if self.dense else config.channels
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
-        budget = 4 * 2**30 if self.device.type == "cuda" else 4 * 2**20
+        budget = 4 * 2**30 if self.device.type == "cuda" else 16 * 2**20
         return max(1, budget // hidden_bytes)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
@@ -134,9 +163,7 @@ class Learner:
         """The host's part of training episode `episode`: random draws and Adam's scalars."""
         config = self.config
         updates = config.updates_per_episode
-        draws = [
-            episode_draws(seed, episode, STEPS, config.agents, updates, config.batch_size) for seed in self.seeds
-        ]
+        draws = [episode_draws(seed, episode, STEPS, config.agents, updates, config.batch_size) for seed in self.seeds]
         scale = epsilon(episode)
         steps = [self.updates + 1 + u for u in range(updates)]
         actor = [adam_scales(self.actor_lrs, step) for step in steps]
@@ -182,8 +209,12 @@ class Learner:
             steps_now, measured = self._train(inputs, update, details)
             steps = steps_now if steps is None else steps.and_then(steps_now)
         return EpisodeReport(
-            self.episode + 1, trajectory.rewards[:, 0].sum(-1), trajectory.late_share[:, 0].mean(-1),
-            trajectory.drained_share[:, 0].mean(-1), steps, measured,
+            self.episode + 1,
+            trajectory.rewards[:, 0].sum(-1),
+            trajectory.late_share[:, 0].mean(-1),
+            trajectory.drained_share[:, 0].mean(-1),
+            steps,
+            measured,
         )
 
     def _play_training(self, inputs: EpisodeInputs) -> Trajectory:
@@ -249,7 +280,9 @@ class Learner:
         squares = [
             self.training_step.td_squares(
                 runs,
-                Transitions(states[runs, :-1], self.noisy[runs], slots[runs], rewards[runs], states[runs, 1:], done[runs]),
+                Transitions(
+                    states[runs, :-1], self.noisy[runs], slots[runs], rewards[runs], states[runs, 1:], done[runs]
+                ),
             )
             for runs in self.blocks
         ]
@@ -269,8 +302,12 @@ class Learner:
             with self.timer.phase("replay"):
                 states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices[runs])
                 data = Transitions(
-                    states.unflatten(2, (agents, -1)), actions.unflatten(2, (agents, -1)), slots, rewards,
-                    next_states.unflatten(2, (agents, -1)), done,
+                    states.unflatten(2, (agents, -1)),
+                    actions.unflatten(2, (agents, -1)),
+                    slots,
+                    rewards,
+                    next_states.unflatten(2, (agents, -1)),
+                    done,
                 )
             squares, report, detail = self.training_step(runs, data, weights[runs], scales, details)
             self.replay.update_priorities(runs, indices[runs], squares)

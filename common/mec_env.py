@@ -167,9 +167,7 @@ class MecEnv:
         """Energy each agent spends on its task [J], (…, N)."""
         return torch.where(offload, self.radio(state, rho)[1], self.local(state, alpha)[1])
 
-    def agent_costs(
-        self, state: Tensor, delay: Tensor, used_j: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def agent_costs(self, state: Tensor, delay: Tensor, used_j: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cost, energy after [MJ], lateness and drain of each agent, all (…, N), from its delay [s] and energy [J]."""
         time = delay.clamp(max=MAX_DELAY_S) / MAX_DELAY_S
         energy = self.energy_after(state[..., ENERGY], used_j)

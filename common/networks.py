@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from common.layers import ParameterLayout, ParameterSpec, linear, linear_specs
+from common.layers import ParameterLayout, ParameterSpec, linear, linear_specs, stacked_product
 from common.mec_env import ACTION_SIZE, STATE_SIZE
 
 OUTPUT_BOUND = 3e-3  # last layer of actor and critic: U(-3e-3, 3e-3)
@@ -89,14 +88,11 @@ class Critic(Network):
 
     def joint_part(self, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
         """fc1 of all states (G, B, 7N) and all actions (G, B, 3N), bias included: (G, B, hidden)."""
-        return torch.baddbmm(linear(states, p["fc1.states"], p["fc1.bias"]), actions, p["fc1.actions"])
+        return stacked_product(linear(states, p["fc1.states"], p["fc1.bias"]), actions, p["fc1.actions"])
 
     def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
-        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10).
-
-        `joint_part` is overwritten.
-        """
-        hidden = self.activation(joint_part.baddbmm_(personal, p["fc1.personal"]), p, 1)
+        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10)."""
+        hidden = self.activation(stacked_product(joint_part, personal, p["fc1.personal"]), p, 1)
         hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
         # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
         return (hidden * p["fc3.weight"].mT).sum(-1) + p["fc3.bias"]

@@ -47,9 +47,7 @@ def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = 
     return stream(seed, purpose, episode).random((steps + 1, agents, 3))
 
 
-def episode_draws(
-    seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int
-) -> EpisodeDraws:
+def episode_draws(seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int) -> EpisodeDraws:
     """Every draw that training episode `episode` of `seed` uses."""
     acceptance = stream(seed, "acceptance", episode)
     return EpisodeDraws(

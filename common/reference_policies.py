@@ -114,9 +114,13 @@ def evaluate_references(config: StudyConfig, seeds: list[int]) -> list[Reference
     }
     return [
         ReferenceResult(
-            seed, name, float(alphas[i]) if name == "constant" else None,
-            *(float(getattr(result, field)[i]) for field in
-              ("evaluation_return", "late_share", "drained_share", "offloads_per_step")),
+            seed,
+            name,
+            float(alphas[i]) if name == "constant" else None,
+            *(
+                float(getattr(result, field)[i])
+                for field in ("evaluation_return", "late_share", "drained_share", "offloads_per_step")
+            ),
         )
         for i, seed in enumerate(seeds)
         for name, result in found.items()

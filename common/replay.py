@@ -23,8 +23,15 @@ class Replay:
     """Ring of `episodes` episodes of `steps` transitions for R runs."""
 
     def __init__(
-        self, runs: int, episodes: int, steps: int, agents: int, sizes: tuple[int, int], slots: int,
-        dtype: torch.dtype, device: torch.device,
+        self,
+        runs: int,
+        episodes: int,
+        steps: int,
+        agents: int,
+        sizes: tuple[int, int],
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         """Empty replay; `sizes` are the widths of one agent's state and action."""
         state_size, action_size = (agents * size for size in sizes)
@@ -37,8 +44,9 @@ class Replay:
 
     TENSORS = ("states", "actions", "slots", "rewards", "priorities")
 
-    def insert(self, position: Tensor, states: Tensor, actions: Tensor, slots: Tensor, rewards: Tensor,
-               td_squares: Tensor) -> None:
+    def insert(
+        self, position: Tensor, states: Tensor, actions: Tensor, slots: Tensor, rewards: Tensor, td_squares: Tensor
+    ) -> None:
         """Store one episode at ring position `position` (a 1-element tensor).
 
         states (R, T+1, 7N), actions (R, T, 3N), slots (R, T, K), rewards and td_squares (R, T).

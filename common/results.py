@@ -116,9 +116,12 @@ def stopping_cell(runs: pd.DataFrame) -> StoppingCell:
     half = len(ordered) // 2
     median = (ordered[half] + ordered[-half - 1]) / 2 if ordered else math.inf
     return StoppingCell(
-        seeds=len(runs), never=never, diverged=diverged,
+        seeds=len(runs),
+        never=never,
+        diverged=diverged,
         median=median if math.isfinite(median) else None,
-        first=min(stopped, default=None), last=max(stopped, default=None),
+        first=min(stopped, default=None),
+        last=max(stopped, default=None),
     )
 
 
@@ -138,9 +141,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if twice.any():
         where = int(twice.to_numpy().argmax())
         row = _key_text(key, [table[name][where] for name in key])
-        raise ResultsError(
-            f"{path}: line {lines[where]}: second row for {row}; allowed: one row per {', '.join(key)}"
-        )
+        raise ResultsError(f"{path}: line {lines[where]}: second row for {row}; allowed: one row per {', '.join(key)}")
     return table
 
 

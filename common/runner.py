@@ -72,9 +72,7 @@ def run_study(experiment: Experiment, config: StudyConfig, quick: bool = False) 
     runtime.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
-    store = ResultsStore(
-        results_folder(config, experiment.name, quick), experiment.name, config.result_fields()
-    )
+    store = ResultsStore(results_folder(config, experiment.name, quick), experiment.name, config.result_fields())
     keys = [RunKey(*key) for key in itertools.product(sorted(config.seeds), config.actor_lrs, config.critic_lrs)]
     missing = [key for key in keys if key not in store.finished()]
     print(
@@ -121,8 +119,12 @@ def run_bytes(experiment: Experiment, config: StudyConfig) -> int:
 
 
 def _train(
-    experiment: Experiment, config: StudyConfig, device: torch.device, store: ResultsStore,
-    keys: list[RunKey], references: dict[int, dict[str, float]],
+    experiment: Experiment,
+    config: StudyConfig,
+    device: torch.device,
+    store: ResultsStore,
+    keys: list[RunKey],
+    references: dict[int, dict[str, float]],
 ) -> None:
     size = runs_per_shard(config, device, run_bytes(experiment, config))
     shards = [keys[a : a + size] for a in range(0, len(keys), size)]
@@ -145,15 +147,24 @@ class ShardTrainer:
     """Trains the runs of one shard together until each is done, and hands their rows to the store."""
 
     def __init__(
-        self, experiment: Experiment, config: StudyConfig, keys: list[RunKey], device: torch.device,
-        store: ResultsStore, references: dict[int, dict[str, float]],
+        self,
+        experiment: Experiment,
+        config: StudyConfig,
+        keys: list[RunKey],
+        device: torch.device,
+        store: ResultsStore,
+        references: dict[int, dict[str, float]],
     ):
         """Untrained runs `keys`, ordered by seed; `references`: returns by seed and policy."""
         self.experiment, self.config, self.device = experiment, config, device
         self.store, self.references = store, references
         self.timer = PhaseTimer()
         self.learner = Learner(
-            config, keys, device, actor_class=experiment.actor_class, critic_class=experiment.critic_class,
+            config,
+            keys,
+            device,
+            actor_class=experiment.actor_class,
+            critic_class=experiment.critic_class,
             timer=self.timer,
         )
         layers = (self.learner.actors.layout.layers, self.learner.critics.layout.layers)

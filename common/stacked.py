@@ -32,9 +32,7 @@ class StackedNetworks:
     def step(self, runs: slice, members: slice, gradients: Tensor, step_size: Tensor, correction: Tensor) -> Tensor:
         """Adam on networks `members` of `runs`, step_size (R,); returns their weight change (r, m, P)."""
         part = (runs, members)
-        return adam_step(
-            self.flat[part], gradients, self.first[part], self.second[part], step_size[runs], correction
-        )
+        return adam_step(self.flat[part], gradients, self.first[part], self.second[part], step_size[runs], correction)
 
     def follow(self, runs: slice, tau: float) -> None:
         """target := tau·online + (1 − tau)·target."""

@@ -156,7 +156,9 @@ class ResultsStore:
         text = json.dumps({**self.study, "made_by": made_by}, indent=2) + "\n"
         write_atomically(path, text.encode())
 
-    def add_run(self, key: RunKey, tables: Mapping[str, tuple[tuple[str, ...], list]], summary: Mapping[str, Any]) -> None:
+    def add_run(
+        self, key: RunKey, tables: Mapping[str, tuple[tuple[str, ...], list]], summary: Mapping[str, Any]
+    ) -> None:
         """Take in a finished run: file name -> (columns, rows), and its row of runs.csv; `write` makes it last."""
         for name in self.RUN_FILES:
             columns, rows = tables.get(name, ((), []))

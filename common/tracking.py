@@ -53,7 +53,9 @@ def _agent_rms(norms: Tensor) -> Tensor:
     return norms.square().mean(1).sqrt()
 
 
-def gradient_columns(details: StepDetails, actor_layers: tuple[str, ...], critic_layers: tuple[str, ...]) -> dict[str, Tensor]:
+def gradient_columns(
+    details: StepDetails, actor_layers: tuple[str, ...], critic_layers: tuple[str, ...]
+) -> dict[str, Tensor]:
     """Columns of gradient_norms.csv, each (R,); actor figures are root mean squares over agents."""
     actor = _agent_rms(details.actor_gradients.square().sum(-1).sqrt())
     critic = details.critic_gradients.square().sum(-1).sqrt()
@@ -110,8 +112,13 @@ class Tracker:
     """Follows the runs of one shard from episode to episode."""
 
     def __init__(
-        self, keys: list[RunKey], agents: int, env: MecEnv, layers: tuple[tuple[str, ...], tuple[str, ...]],
-        device: torch.device, early_stop: bool,
+        self,
+        keys: list[RunKey],
+        agents: int,
+        env: MecEnv,
+        layers: tuple[tuple[str, ...], tuple[str, ...]],
+        device: torch.device,
+        early_stop: bool,
     ):
         """`layers`: names of the actor's and of the critic's layers."""
         self.records = [RunRecord(key) for key in keys]

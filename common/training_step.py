@@ -48,16 +48,27 @@ def proposes(actions: Tensor) -> Tensor:
 def act(actor: Actor, p: Parameters, states: Tensor) -> tuple[Tensor, Tensor]:
     """Actions and pre-activations (r, B, N, 3) of all agents from states (r, B, N, 7); p holds (r·N, …)."""
     runs, agents = states.shape[0], states.shape[2]
-    stacked = states.transpose(1, 2).flatten(0, 1)
-    return tuple(x.unflatten(0, (runs, agents)).transpose(1, 2) for x in actor(p, stacked))
+    action, z = actor(p, states.transpose(1, 2).flatten(0, 1))
+    if action.requires_grad:
+        # A lone run's gradient would arrive as a strided view, and its products would round differently.
+        action.register_hook(torch.Tensor.contiguous)
+    return tuple(x.unflatten(0, (runs, agents)).transpose(1, 2) for x in (action, z))
 
 
 class TrainingStep:
     """The update rules; holds the networks, the run-independent constants and no other state."""
 
     def __init__(
-        self, actors: StackedNetworks, critics: StackedNetworks, *, gamma: float, tau: float, clip_norm: float,
-        sequential: bool, dense: bool, timer: PhaseTimer,
+        self,
+        actors: StackedNetworks,
+        critics: StackedNetworks,
+        *,
+        gamma: float,
+        tau: float,
+        clip_norm: float,
+        sequential: bool,
+        dense: bool,
+        timer: PhaseTimer,
     ):
         """`dense`: see candidates.row_values; `sequential`: the published order of actor updates."""
         self.actors, self.critics = actors, critics
@@ -73,8 +84,12 @@ class TrainingStep:
                 wanted &= ~data.done.unsqueeze(-1)
             critic, p = self.critics.network, self.critics.views(runs, target=True)
             best, _ = best_rows(
-                critic, p, joint_part(critic, p, data.next_states, actions),
-                personal_inputs(data.next_states, actions), wanted, self.dense,
+                critic,
+                p,
+                joint_part(critic, p, data.next_states, actions),
+                personal_inputs(data.next_states, actions),
+                wanted,
+                self.dense,
             )
             return torch.where(data.done, data.rewards, data.rewards + self.gamma * best)
 
@@ -120,7 +135,9 @@ class TrainingStep:
         gradients.mul_(factor.to(gradients.dtype).unsqueeze(-1))
         return norms * factor
 
-    def _measured(self, networks: StackedNetworks, gradients: Tensor, details: bool) -> tuple[Tensor | None, Tensor | None]:
+    def _measured(
+        self, networks: StackedNetworks, gradients: Tensor, details: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Layer norms (r, m, L) and norm after clipping (r, m) of gradients, which are clipped in place."""
         if not details and not self.clip_norm:
             return None, None
@@ -145,11 +162,15 @@ class TrainingStep:
             change = self.critics.step(runs, slice(None), flat, scales.critic, scales.correction)
             if not details:
                 return td_squares, finite, {}
-            return td_squares, finite, {
-                "critic_gradients": norms[:, 0],
-                "critic_clipped": clipped[:, 0],
-                "critic_updates": total_norm(self.critics.layout.layer_norms(change))[:, 0],
-            }
+            return (
+                td_squares,
+                finite,
+                {
+                    "critic_gradients": norms[:, 0],
+                    "critic_clipped": clipped[:, 0],
+                    "critic_updates": total_norm(self.critics.layout.layer_norms(change))[:, 0],
+                },
+            )
 
     def _policy_loss(self, runs: slice, states: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
         """−mean_b w_b·max over proposing agents of Q(s, a, s_j, a_j), (r,); the gradient goes through `actions`."""
@@ -162,7 +183,13 @@ class TrainingStep:
         return -(weights * values).mean(1)
 
     def _actor_update(
-        self, runs: slice, members: slice, leaves: Parameters, loss: Tensor, actions: Tensor, scales: StepScales,
+        self,
+        runs: slice,
+        members: slice,
+        leaves: Parameters,
+        loss: Tensor,
+        actions: Tensor,
+        scales: StepScales,
         details: bool,
     ) -> tuple[StepReport, dict[str, Tensor], Tensor]:
         """Step actors `members` down the gradient of `loss` (r,); also returns d loss / d actions."""
@@ -174,11 +201,15 @@ class TrainingStep:
             change = self.actors.step(runs, members, flat, scales.actor, scales.correction)
             changed = largest(change) != 0
             report = StepReport(changed, ~changed, top != 0, torch.isfinite(loss) & torch.isfinite(top).all(-1))
-            measured = {} if not details else {
-                "actor_gradients": norms,
-                "actor_clipped": clipped,
-                "actor_updates": total_norm(self.actors.layout.layer_norms(change)),
-            }
+            measured = (
+                {}
+                if not details
+                else {
+                    "actor_gradients": norms,
+                    "actor_clipped": clipped,
+                    "actor_updates": total_norm(self.actors.layout.layer_norms(change)),
+                }
+            )
         return report, measured, slope
 
     def _joint_actor_step(
@@ -215,7 +246,10 @@ class TrainingStep:
             reports.append(report)
             parts.append(measured)
         report = StepReport(
-            *(torch.cat([getattr(r, name) for r in reports], dim=1) for name in ("changed", "unchanged", "gradient_alive")),
+            *(
+                torch.cat([getattr(r, name) for r in reports], dim=1)
+                for name in ("changed", "unchanged", "gradient_alive")
+            ),
             torch.stack([r.finite for r in reports]).all(0),
         )
         measured = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}

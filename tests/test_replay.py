@@ -173,7 +173,7 @@ def test_update_priorities_reaches_its_slots_only() -> None:
         expected[run, indices[row]] = (squares[row] + 0.01) ** 0.6
     torch.testing.assert_close(replay.priorities, expected, rtol=1e-14, atol=0)
     counts = drawn_counts(replay, uniform_draws(2, 100))
-    assert counts[1, 17] > 95 > 50 > counts[0, 17] and counts[1, 3] == 0
+    assert counts[1, 17] > 85 > 50 > counts[0, 17] and counts[1, 3] == 0
 
 
 def test_keep_leaves_the_other_runs_as_they_were() -> None:
