@@ -89,7 +89,7 @@ class StudyConfig:
         for name in ("seeds", "actor_lrs", "critic_lrs"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
-                raise ConfigError(f"{_flag(name)}: {_shown(values)} names a value twice")
+                raise ConfigError(f"{_flag(name)}: {_shown(values)} names a value twice; allowed: each value once")
 
     def result_fields(self) -> dict[str, Any]:
         """Fields that decide the numbers of one run, without those that name the run itself."""

@@ -36,10 +36,12 @@ from common.random_streams import episode_draws, task_draws
 from common.replay import Replay, importance_exponent
 from common.reports import EpisodeReport, Evaluation, RunKey, joined
 from common.rollout import Trajectory, play
+from common.runtime import free_memory_bytes
 from common.stacked import StackedNetworks
 from common.training_step import StepScales, TrainingStep, Transitions, act, proposes
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
+CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
 
@@ -152,12 +154,16 @@ class Learner:
         config = self.config
         rows = (config.agents + 1) if self.dense else config.channels
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
-        budget = 4 * 2**30 if self.device.type == "cuda" else 16 * 2**20
+        budget = free_memory_bytes(self.device) // 8 if self.device.type == "cuda" else CACHE_BYTES
         return max(1, budget // hidden_bytes)
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
+    def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        """Host numbers on the device, floats in the learner's dtype unless it is given."""
         tensor = torch.from_numpy(np.ascontiguousarray(values))
-        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+        tensor = tensor.to(dtype or (self.dtype if tensor.is_floating_point() else tensor.dtype))
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
 
     def inputs(self, episode: int) -> EpisodeInputs:
         """The host's part of training episode `episode`: random draws and Adam's scalars."""
@@ -176,12 +182,12 @@ class Learner:
             noise=self._tensor(scale * stacked["noise"]),
             explore=self._tensor(stacked["coin"] < scale),
             order=self._tensor(stacked["order"]),
-            replay=torch.from_numpy(np.ascontiguousarray(stacked["replay"].swapaxes(0, 1))).to(self.device),
-            beta=torch.tensor([importance_exponent(step - 1) for step in steps], dtype=torch.float64).to(self.device),
-            actor_steps=torch.stack([step for step, _ in actor]).to(self.device, self.dtype),
-            critic_steps=torch.stack([step for step, _ in critic]).to(self.device, self.dtype),
-            correction=torch.tensor([c for _, c in actor], dtype=torch.float64).to(self.device, self.dtype),
-            position=torch.tensor([(episode - 1) % self.replay.episodes], device=self.device),
+            replay=self._tensor(stacked["replay"].swapaxes(0, 1), torch.float64),
+            beta=self._tensor(np.array([importance_exponent(step - 1) for step in steps]), torch.float64),
+            actor_steps=self._tensor(np.stack([step for step, _ in actor])),
+            critic_steps=self._tensor(np.stack([step for step, _ in critic])),
+            correction=self._tensor(np.array([correction for _, correction in actor])),
+            position=self._tensor(np.array([(episode - 1) % self.replay.episodes])),
         )
 
     def train_episode(self, details: bool = False) -> EpisodeReport:

@@ -5,7 +5,9 @@ Letters in shapes: R runs, N agents, B samples, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,13 +25,15 @@ class RunKey:
 class TensorRecord:
     """A dataclass of tensors (or None) whose first dimension is the runs."""
 
-    def to(self, device: str) -> TensorRecord:
-        """The same record with its tensors on `device`."""
-        return type(self)(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same record with `function` applied to every tensor."""
 
+        def mapped(value: object) -> object:
+            if isinstance(value, TensorRecord):
+                return value.map(function)
+            return function(value) if isinstance(value, Tensor) else value
 
-def _moved(value: object, device: str) -> object:
-    return value.to(device) if isinstance(value, Tensor | TensorRecord) else value
+        return type(self)(**{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
 
 
 def joined(records: list) -> object:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from common import runtime, schema
 from common.config import ConfigError, StudyConfig, parse_command_line, results_folder
+from common.episode_graph import EpisodeGraphs, capture_on_cuda
 from common.figures import save_study_figures
 from common.learner import Learner
 from common.mec_env import STEPS
@@ -168,6 +169,9 @@ class ShardTrainer:
             timer=self.timer,
         )
         layers = (self.learner.actors.layout.layers, self.learner.critics.layout.layers)
+        self.graphs = None
+        if device.type == "cuda" and config.cuda_graph:
+            self.graphs = EpisodeGraphs(self.learner, capture_on_cuda, tqdm.write)
         self.tracker = Tracker(keys, config.agents, self.learner.env, layers, device, config.early_stop)
 
     def train(self, title: str) -> int:
@@ -197,7 +201,7 @@ class ShardTrainer:
     def _episode(self) -> None:
         episode = self.learner.episode + 1
         logged = episode % self.config.log_every == 0 or episode == FIRST_TRAINED_EPISODE
-        report = self.learner.train_episode(details=logged)
+        report = (self.graphs or self.learner).train_episode(details=logged)
         with self.timer.phase("tracking"):
             self.tracker.observe(report)
         if episode % self.config.eval_every == 0:
@@ -221,6 +225,8 @@ class ShardTrainer:
             self.tracker.keep(staying)
             if staying:
                 self.learner.keep(staying)
+            if self.graphs:
+                self.graphs.reset()
         return len(ended)
 
     def _store_run(self, position: int) -> None:

@@ -147,10 +147,12 @@ class Tracker:
             return
         step = report.step
         self.last_trained = episode
-        self.last_changed[step.changed] = episode
-        self.last_alive[step.gradient_alive] = episode
-        self.first_unchanged[step.unchanged & (self.first_unchanged == 0)] = episode
-        self.diverged_at[~step.finite & (self.diverged_at == 0)] = episode
+        # torch.where, not masked assignment: that would make the host wait for a GPU.
+        self.last_changed = torch.where(step.changed, episode, self.last_changed)
+        self.last_alive = torch.where(step.gradient_alive, episode, self.last_alive)
+        first = step.unchanged & (self.first_unchanged == 0)
+        self.first_unchanged = torch.where(first, episode, self.first_unchanged)
+        self.diverged_at = torch.where(~step.finite & (self.diverged_at == 0), episode, self.diverged_at)
         if report.details is not None:
             self._observe_details(episode, report.details)
 

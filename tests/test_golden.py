@@ -77,7 +77,7 @@ def load_weights(learner: Learner, data: dict[str, torch.Tensor]) -> None:
     weight = data["before_critic_fc1.weight"]
     parts = dict(zip(("states", "actions", "personal"), weight.T.split([7 * agents, 3 * agents, 10]), strict=True))
     for name, view in learner.critics.views(slice(0, 1)).items():
-        layer, _, part = name.partition(".")
+        part = name.partition(".")[2]
         golden = parts[part] if part in parts else data[f"before_critic_{name}"]
         view.copy_(golden.T if part == "weight" else golden)
 

@@ -1,0 +1,250 @@
+"""How fast the engine trains, against this machine's own matrix-product rate and against the published algorithm.
+
+    python benchmarks/bench_training.py [--device auto|cpu|cuda] [--runs 1 4 16 64 160] [--repeats 9]
+
+Prints one table and writes benchmarks/results/<device>.csv. Each case runs in a process of its own, so that its
+peak memory is its own. benchmarks/README.md tells how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from common import candidates, runtime  # noqa: E402
+from common.config import GRID, StudyConfig  # noqa: E402
+from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
+from common.learner import Learner, epsilon  # noqa: E402
+from common.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
+from common.reports import RunKey  # noqa: E402
+
+WARM_UP = 12
+PHASES = ("draws", "rollout", "replay", "critic", "actor", "graph", "tracking")
+COLUMNS = (
+    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "speed_ratio", "counted_gflop",
+    "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
+    *(f"{phase}_ms" for phase in PHASES), "peak_gflop_per_second", "device", "threads", "torch_version",
+)  # fmt: skip
+
+
+def counted_flop(config: StudyConfig, episode: int, scored_rows: int | None = None) -> float:
+    """Useful floating-point operations of one run's episode, from the shapes.
+
+    The joint part of the critic's first layer once per sample; one row per agent where the maximum over
+    agents is taken; gradients only through the stored rows and the arg-max rows. Where `scored_rows` is
+    given it replaces the count of rows scored for a maximum (only proposers need it).
+    """
+    agents, batch, slots = config.agents, config.batch_size, config.channels
+    first, second = config.critic_hidden
+    widths = (STATE_SIZE, *config.actor_hidden, ACTION_SIZE)
+    personal = STATE_SIZE + ACTION_SIZE
+
+    def actors(samples: int) -> int:
+        return 2 * samples * agents * sum(a * b for a, b in itertools.pairwise(widths))
+
+    def joint(samples: float) -> float:
+        return 2 * samples * agents * personal * first
+
+    def rows(count: float) -> float:
+        return 2 * count * (personal * first + first * second + second)
+
+    ranked = STEPS * (1.0 - epsilon(episode))  # steps in which the master ranks
+    scored = scored_rows if scored_rows is not None else agents * (2 * batch + STEPS + ranked)
+    rollout = actors(STEPS) + joint(ranked)
+    storing = actors(STEPS) + 2 * joint(STEPS) + rows(STEPS * slots)
+    stored = batch * slots
+    critic = actors(batch) + joint(batch) + 2 * (joint(batch) + rows(stored)) + 2 * stored * first * second
+    slope = 2 * batch * (agents * ACTION_SIZE + personal) * first
+    actor = 3 * actors(batch) + joint(batch) + 2 * rows(batch) + slope
+    return rollout + storing + critic + actor + rows(scored)
+
+
+def seconds(function: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Median wall seconds of one call."""
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def matrix_peak(device: torch.device) -> float:
+    """Best float32 matrix-product rate of a few shapes [FLOP/s], with the same threads."""
+    size = 8192 if device.type == "cuda" else 1024
+    best = 0.0
+    for m, k, n in ((size, size, size), (1024, 512, 128), (3200, 512, 128)):
+        a, b = torch.randn(m, k, device=device), torch.randn(k, n, device=device)
+        out = torch.empty(m, n, device=device)
+        seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 5, device)
+        best = max(best, 2 * m * k * n / seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 30, device))
+    return best
+
+
+def grid_keys(runs: int) -> list[RunKey]:
+    """The first `runs` runs of the grid over as many seeds as it takes."""
+    grid = list(itertools.product(GRID, GRID))
+    return sorted(RunKey(42 + i // len(grid), *grid[i % len(grid)]) for i in range(runs))
+
+
+def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_graph: bool) -> dict[str, float]:
+    """Steady-state figures of the engine with `runs` runs."""
+    config = StudyConfig(actor_update=mode)
+    learner = Learner(config, grid_keys(runs), device)
+    for name in learner.replay.TENSORS:  # touch every page, so that memory is that of a full replay
+        getattr(learner.replay, name).zero_()
+    player = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" and cuda_graph else learner
+    for _ in range(WARM_UP if mode == "joint" else 2):
+        player.train_episode()
+    learner.timer.seconds.clear()
+    scored = count_scored_rows()
+    taken = seconds(player.train_episode, repeats, device)
+    counted = runs * counted_flop(config, learner.episode)
+    executed = counted if learner.dense else runs * counted_flop(config, learner.episode, scored[0] / repeats / runs)
+    return {
+        "runs": runs,
+        "seconds_per_episode": taken,
+        "run_episodes_per_second": runs / taken,
+        "counted_gflop": counted / 1e9 if mode == "joint" else float("nan"),
+        "executed_gflop": executed / 1e9 if mode == "joint" else float("nan"),
+        "peak_memory_gib": runtime.peak_memory_bytes(device) / 2**30,
+        **{f"{phase}_ms": 1e3 * learner.timer.seconds.get(phase, 0.0) / repeats for phase in PHASES},
+    }
+
+
+def count_scored_rows() -> list[int]:
+    """From now on, count the rows that are scored for a maximum or a ranking; returns the counter."""
+    counter = [0]
+    original = candidates._wanted_row_values
+
+    def counting(critic, p, joint, personal, wanted):
+        counter[0] += int(wanted.sum())
+        return original(critic, p, joint, personal, wanted)
+
+    candidates._wanted_row_values = counting
+    return counter
+
+
+def published_case(repeats: int) -> dict[str, float]:
+    """Seconds per episode of the published algorithm in loops, float32, one run at full size."""
+    from published_style import PublishedStyleRun, as_weights
+
+    config = StudyConfig()
+    networks = [
+        [torch.nn.Linear(i, o) for i, o in itertools.pairwise((STATE_SIZE, *config.actor_hidden, ACTION_SIZE))]
+        for _ in range(config.agents)
+    ]
+    width = (STATE_SIZE + ACTION_SIZE) * (config.agents + 1)
+    critic = [torch.nn.Linear(i, o) for i, o in itertools.pairwise((width, *config.critic_hidden, 1))]
+    run = PublishedStyleRun(
+        preset="scaled", seed=42, agents=config.agents, channels=config.channels, batch_size=config.batch_size,
+        actor_lr=1e-3, critic_lr=1e-3, actor_update="sequential", tau=1.0, dtype=torch.float32,
+        actor_weights=[as_weights(p for layer in layers for p in layer.parameters()) for layers in networks],
+        critic_weights=as_weights(p for layer in critic for p in layer.parameters()),
+    )  # fmt: skip
+    episodes = itertools.count(1)
+    for _ in range(2):
+        run.episode(next(episodes))
+    taken = seconds(lambda: run.episode(next(episodes)), repeats, torch.device("cpu"))
+    peak = runtime.peak_memory_bytes(torch.device("cpu")) / 2**30
+    return {"runs": 1, "seconds_per_episode": taken, "run_episodes_per_second": 1 / taken, "peak_memory_gib": peak}
+
+
+def run_case(case: str, options: argparse.Namespace) -> dict[str, float]:
+    """One case in this process."""
+    device = runtime.choose_device(options.device)
+    runtime.keep_freed_memory()
+    threads = runtime.set_threads(options.threads)
+    kind, _, runs = case.partition(":")
+    if kind == "peak":
+        return {"peak": matrix_peak(device), "threads": threads, "device": runtime.device_name(device)}
+    if kind == "published":
+        return published_case(3)
+    repeats = options.repeats if kind == "joint" else 3
+    return engine_case(int(runs), kind, device, repeats, not options.no_cuda_graph)
+
+
+def in_own_process(case: str, options: argparse.Namespace) -> dict[str, float]:
+    """The case's figures, measured in a fresh process."""
+    command = [sys.executable, __file__, "--case", case, *sys.argv[1:]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"case {case} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Run all cases and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means all (default: 0)")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 4, 16, 64, 160], help="runs of the joint cases")
+    parser.add_argument("--repeats", type=int, default=9, help="episodes measured; the median counts (default: 9)")
+    parser.add_argument("--no-cuda-graph", action="store_true", help="launch CUDA kernels one by one")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(run_case(options.case, options)))
+        return
+    peak = in_own_process("peak", options)
+    published = in_own_process("published", options)
+    rows = [{"case": "published algorithm, loops", **published, "speed_ratio": 1.0}]
+    for case in (*(f"joint:{runs}" for runs in options.runs), "sequential:16"):
+        figures = in_own_process(case, options)
+        figures["speed_ratio"] = figures["run_episodes_per_second"] / published["run_episodes_per_second"]
+        for kind in ("counted", "executed"):
+            rate = figures[f"{kind}_gflop"] * 1e9 / figures["seconds_per_episode"]
+            figures[f"share_of_peak_{kind}"] = rate / peak["peak"]
+        rows.append({"case": case.partition(":")[0], **figures})
+    for row in rows:
+        row |= {"peak_gflop_per_second": peak["peak"] / 1e9, "device": peak["device"], "threads": peak["threads"]}
+        row["torch_version"] = torch.__version__
+    report(rows)
+
+
+def report(rows: list[dict]) -> None:
+    """Print the table and write it as CSV."""
+    print(
+        f"{rows[0]['device']}, {rows[0]['threads']} threads, matrix product {rows[0]['peak_gflop_per_second']:.0f} "
+        "GFLOP/s\ncase                        runs  s/episode  run-ep/s   ratio  of peak: counted  executed  memory GiB"
+    )
+    for row in rows:
+        counted, executed = (
+            f"{row.get(f'share_of_peak_{kind}', float('nan')):.0%}" for kind in ("counted", "executed")
+        )
+        print(
+            f"{row['case']:27s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  "
+            f"{row['run_episodes_per_second']:8.1f}  {row['speed_ratio']:5.0f}x  {counted:>16s}  {executed:>8s}  "
+            f"{row['peak_memory_gib']:10.2f}"
+        )
+    print("ms per episode by phase (joint):")
+    for row in rows:
+        if row["case"] == "joint":
+            phases = ", ".join(f"{p} {row[f'{p}_ms']:.1f}" for p in PHASES if row[f"{p}_ms"])
+            print(f"  {row['runs']:4d} runs: {phases}")
+    path = Path(__file__).with_name("results") / f"{rows[0]['device'].replace(' ', '_')}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What the committed results must show (SYSTEM sections 1 and 4), read from their CSV files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.config import GRID
+from common.results import Study, load_study
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+PRESETS = ("scaled", "thesis", "interior")
+COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def study(request: pytest.FixtureRequest) -> Study:
+    return load_study(RESULTS / request.param / "baseline")
+
+
+def test_whole_grid_with_three_seeds(study: Study) -> None:
+    expected = {(s, a, c) for s in (42, 43, 44) for a in GRID for c in GRID}
+    assert set(study.runs[["seed", "actor_lr", "critic_lr"]].itertuples(index=False, name=None)) == expected
+    assert (study.stopping_episodes.groupby(["seed", "actor_lr", "critic_lr"]).size() == 50).all()
+
+
+def test_size_of_the_files(study: Study) -> None:
+    assert sum(path.stat().st_size for path in study.folder.glob("*.csv")) <= 3 * 3e6
+
+
+def agents_with_runs(study: Study) -> pd.DataFrame:
+    return study.stopping_episodes.merge(study.runs, on=["seed", "actor_lr", "critic_lr"])
+
+
+def test_coasting_law(study: Study) -> None:
+    """Weights freeze when Adam's coasting ends: for almost every agent about 158 steps after its gradient died.
+
+    Exceptions have reasons: an agent's last non-zero gradients may be too small beside its second moment to
+    move any weight, so it froze before it died; and weights near zero have finer steps, so the last of 2,691
+    weights stops a little later than a typical one.
+    """
+    agents = agents_with_runs(study)
+    agents = agents[agents.actor_lr >= 0.01].dropna(subset=["gradient_death_episode", "freeze_episode"])
+    lag = agents.freeze_episode - agents.gradient_death_episode
+    assert len(lag) > 1000
+    assert abs(lag.median() - COASTING) < 30
+    assert (lag.between(COASTING - 60, COASTING + 120)).mean() > 0.9
+
+
+def test_published_stopping_table_is_reproduced() -> None:
+    study = load_study(RESULTS / "scaled" / "baseline")
+    fast = study.runs[study.runs.actor_lr >= 0.01]
+    assert len(fast) == 24 and fast.stopping_episode.between(150, 330).all()
+    largest = fast.set_index("actor_lr").largest_abs_preactivation
+    assert largest[0.1].between(1e4, 1e6).all() and largest[0.01].between(1e2, 1e4).all()
+    agents = agents_with_runs(study)
+    assert (agents[agents.actor_lr >= 0.01].gradient_death_episode < 50).mean() > 0.95
+
+
+def test_normalised_score_and_stopping_episode_follow_from_the_other_files(study: Study) -> None:
+    references = study.reference_policies.pivot(index="seed", columns="policy", values="evaluation_return")
+    last = study.evaluations.sort_values("episode").groupby(["seed", "actor_lr", "critic_lr"]).evaluation_return.last()
+    stops = study.stopping_episodes.groupby(["seed", "actor_lr", "critic_lr"]).first_unchanged_episode
+    for run in study.runs.itertuples():
+        key = (run.seed, run.actor_lr, run.critic_lr)
+        reference = references.loc[run.seed]
+        score = (last[key] - reference.random) / (reference.greedy_offload - reference.random)
+        assert run.normalised_score == pytest.approx(score, rel=1e-4, abs=1e-6)
+        everybody = stops.get_group(key).notna().all()
+        assert np.isnan(run.stopping_episode) != everybody
+        if everybody:
+            assert run.stopping_episode == stops.get_group(key).max()
