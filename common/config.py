@@ -72,6 +72,15 @@ class StudyConfig:
     cuda_graph: bool = option(
         True, "run CUDA episodes one kernel launch at a time instead of as a captured graph", results=False
     )
+    checkpoint_minutes: float = option(
+        5.0, "minutes between checkpoints of the training state", above=0.0, results=False
+    )
+    mirror: str = option(
+        "",
+        "second folder (Google Drive, say) for copies of checkpoints and results",
+        results=False,
+        metavar="DIR",
+    )
     results_dir: str = option("results", "folder that gets <preset>/<experiment>/*.csv", results=False, metavar="DIR")
 
     def __post_init__(self) -> None:
@@ -187,7 +196,7 @@ def parse_command_line(
 ) -> tuple[StudyConfig, argparse.Namespace]:
     """Configuration from the command line: options over --quick over the experiment's overrides over defaults.
 
-    Returns the configuration and a namespace with what was said beside it (`quick`, `results_dir_given`).
+    Returns the configuration and a namespace with what was said beside it (`quick`, `fresh`, `results_dir_given`).
     Exits with code 2 and one line on a bad option or value.
     """
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -200,14 +209,17 @@ def parse_command_line(
         + ", ".join(f"{_flag(k)} {_shown(v)}" for k, v in QUICK.items())
         + "; results go to <results-dir>/quick)",
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="move earlier results and checkpoints of this study aside and start over"
+    )
     said = vars(parser.parse_args(arguments))
-    quick = said.pop("quick")
+    quick, fresh = said.pop("quick"), said.pop("fresh")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
     try:
         config = StudyConfig(**{**overrides, **(QUICK if quick else {}), **given})
     except ConfigError as problem:
         parser.error(str(problem))
-    return config, argparse.Namespace(quick=quick, results_dir_given="results_dir" in given)
+    return config, argparse.Namespace(quick=quick, fresh=fresh, results_dir_given="results_dir" in given)
 
 
 def results_folder(config: StudyConfig, experiment: str, quick: bool = False) -> Path:

@@ -342,16 +342,16 @@ class Learner:
         self._index_runs()
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that the following episodes depend on, by name; with `episode` and `updates` all there is."""
+        """Every tensor that later episodes depend on, by name, as views; with `episode` and `updates` all there is."""
         parts = {"actors": self.actors.state(), "critics": self.critics.state()}
-        parts["replay"] = {name: getattr(self.replay, name) for name in Replay.TENSORS}
+        parts["replay"] = self.replay.filled(self.episode)
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
     def load(self, state: dict[str, Tensor], episode: int, updates: int) -> None:
         """Go on from `state` of a learner of the same runs after `episode` episodes and `updates` training steps."""
+        self.episode, self.updates = episode, updates
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
-        self.episode, self.updates = episode, updates
 
 
 def summarise(trajectory: Trajectory) -> Evaluation:

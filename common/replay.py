@@ -92,13 +92,18 @@ class Replay:
         """New priorities of transitions `indices` (r, B) of `runs` from their squared TD errors (r, B)."""
         self.priorities[runs].scatter_(1, indices, priority(td_squares))
 
-    def keep(self, runs: Tensor, filled_episodes: int) -> None:
-        """Keep only these runs, copying no more than the filled part."""
-        for name in self.TENSORS:
+    def filled(self, episodes: int) -> dict[str, Tensor]:
+        """The part of every tensor that the first `episodes` episodes have filled, as views."""
+        share = min(episodes, self.episodes)
+        tensors = {name: getattr(self, name) for name in self.TENSORS}
+        return {name: value[:, : value.shape[1] // self.episodes * share] for name, value in tensors.items()}
+
+    def keep(self, runs: Tensor, episodes: int) -> None:
+        """Keep only these runs, copying no more than what `episodes` episodes have filled."""
+        for name, filled in self.filled(episodes).items():
             old = getattr(self, name)
-            filled = old.shape[1] // self.episodes * min(filled_episodes, self.episodes)
             new = torch.zeros((len(runs), *old.shape[1:]), dtype=old.dtype, device=old.device)
-            new[:, :filled] = old[:, :filled].index_select(0, runs)
+            new[:, : filled.shape[1]] = filled.index_select(0, runs)
             setattr(self, name, new)
 
 

@@ -197,6 +197,24 @@ class Tracker:
             values = getattr(self, name)
             setattr(self, name, values[torch.tensor(positions, dtype=torch.int64, device=values.device)])
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and what JSON can hold; call `collect` first."""
+        meta = {
+            "runs": [{"tables": record.tables, "wall_seconds": record.wall_seconds} for record in self.records],
+            "columns": self.columns,
+            "last_trained": self.last_trained,
+        }
+        return {f"tracker.{name}": getattr(self, name) for name in self.COUNTERS}, meta
+
+    def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Go on from `state` of a tracker of the same runs."""
+        for name in self.COUNTERS:
+            getattr(self, name).copy_(tensors[f"tracker.{name}"])
+        for record, saved in zip(self.records, meta["runs"], strict=True):
+            record.tables, record.wall_seconds = saved["tables"], saved["wall_seconds"]
+        self.columns = {table: tuple(columns) for table, columns in meta["columns"].items()}
+        self.last_trained = meta["last_trained"]
+
     def agent_rows(self, position: int) -> list[list[int | None]]:
         """Rows (agent, gradient death, first unchanged, freeze) of one run; None where it never happened."""
         counters = (self.last_alive, self.first_unchanged, self.last_changed)

@@ -1,16 +1,22 @@
-"""Fixtures of several test modules."""
+"""Fixtures of several test modules.
+
+Imports `common` before anything imports torch, because it sets what torch's thread pool reads when it loads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+import common  # noqa: F401
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny products without waiting for a second core, which may have other work."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from common.config import StudyConfig, parse_command_line
-from common.runner import Experiment, main
+from common.experiment import Experiment
+from common.runner import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = Experiment(name="baseline", description="A test.")

@@ -11,11 +11,13 @@ import torch
 from helpers import CPU
 
 from common.config import GRID, StudyConfig
+from common.experiment import Experiment
 from common.learner import Learner
 from common.mec_env import MecEnv
 from common.reports import RunKey, StepDetails
 from common.results import load_study
-from common.runner import Experiment, ShardTrainer, run_study
+from common.runner import run_study
+from common.shard import ShardTrainer
 from common.tracking import Tracker, gradient_columns, saturation_columns
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")

@@ -1,0 +1,175 @@
+"""Writes docs/findings.md and the findings block of README.md from the committed CSV files alone.
+
+    python paper/make_findings.py [--check]
+
+With --check nothing is written; exit code 1 says that the committed texts no longer match the CSV files.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common.config import GRID  # noqa: E402
+from common.results import Study, load_study  # noqa: E402
+
+PRESETS = ("scaled", "thesis", "interior")
+PAIR = ["actor_lr", "critic_lr"]
+RUN = ["seed", *PAIR]
+BEGIN, END = "<!-- findings: written by paper/make_findings.py -->", "<!-- end of findings -->"
+
+
+def span(values: pd.Series, form: str = "{:.0f}") -> str:
+    """`low–high` of the numbers there are, `never` where there are none."""
+    values = values.dropna()
+    if values.empty:
+        return "never"
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low}–{high}"
+
+
+def power(value: float) -> str:
+    """1e-4, 1e-3, …"""
+    return f"1e{round(math.log10(value))}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(frame: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
+    """Rows of one learning-rate pair."""
+    return frame[(frame.actor_lr == actor_lr) & (frame.critic_lr == critic_lr)]
+
+
+def stopping_beside_published(study: Study, published: pd.DataFrame) -> str:
+    """Stopping episode and largest |z| of every cell beside the published ones."""
+    baseline = published[published.experiment == "baseline"]
+    rows = []
+    for actor_lr in GRID:
+        for critic_lr in GRID:
+            ours = cell(study.runs, actor_lr, critic_lr)
+            texts = []
+            for source in ("paper table, unseeded run", "recorded seeded run"):
+                theirs = cell(baseline[baseline.source == source], actor_lr, critic_lr)
+                texts.append(span(theirs.stopping_episode))
+            largest = theirs[["last_min_preactivation", "last_max_preactivation"]].abs().max(axis=1)
+            never = int(ours.stopping_episode.isna().sum())
+            stops = span(ours.stopping_episode)
+            stops += f" ({never} of {len(ours)} never)" if 0 < never < len(ours) else ""
+            z = span(ours.largest_abs_preactivation, "{:.3g}")
+            rows.append([power(actor_lr), power(critic_lr), *texts, stops, span(largest, "{:.3g}"), z])
+    header = ["actor lr", "critic lr", "published, unseeded", "published, seeded", "here"]
+    return table([*header, "published max abs z (end of run)", "here max abs z (whole run)"], rows)
+
+
+def agents(study: Study) -> pd.DataFrame:
+    """One row per agent of the runs with actor learning rates >= 0.01, with death, freeze and their lag."""
+    rows = study.stopping_episodes
+    rows = rows[rows.actor_lr >= 0.01].copy()
+    rows["lag"] = rows.freeze_episode - rows.gradient_death_episode
+    return rows
+
+
+def by_preset(studies: dict[str, Study]) -> str:
+    """What happened on each preset, over all cells and seeds."""
+    rows = []
+    for preset, study in studies.items():
+        runs, seen = study.runs, agents(study)
+        fast = runs[runs.actor_lr >= 0.01]
+        improved = (runs.final_evaluation_return > runs.first_evaluation_return).sum()
+        best = runs.loc[runs.normalised_score.idxmax()]
+        rows.append(
+            [
+                f"`{preset}`",
+                f"{fast.stopping_episode.notna().sum()} of {len(fast)}, episode {span(fast.stopping_episode)}",
+                f"{runs.stopping_episode.isna().sum()} of {len(runs)}",
+                f"{seen.gradient_death_episode.median():.0f}",
+                f"{seen.lag.median():.0f}",
+                f"{runs.final_saturation_ratio.median():.0%}",
+                f"{runs.final_wrong_side_saturation.median():.0%}",
+                f"{improved} of {len(runs)}",
+                f"{runs.normalised_score.median():.2f}",
+                f"{best.normalised_score:.2f} (actor {power(best.actor_lr)}, critic {power(best.critic_lr)})",
+            ]
+        )
+    header = ["preset", "stopped, actor lr ≥ 0.01", "runs that never stop", "median gradient death (episode)"]
+    header += ["median freeze − death (episodes)", "final saturation, median", "… on the wrong side, median"]
+    return table([*header, "beat their untrained policy", "median normalised score", "best run"], rows)
+
+
+def ratios(studies: dict[str, Study]) -> str:
+    """Actor / critic gradient norm while both are alive, and when the actors are dead."""
+    rows = []
+    for preset, study in studies.items():
+        norms = study.gradient_norms
+        for actor_lr in GRID:
+            own = norms[norms.actor_lr == actor_lr]
+            first = own[own.episode == 2].gradient_ratio
+            dead = (own.groupby(RUN).actor_gradient_norm.last() == 0).sum()
+            alive = own[own.gradient_ratio > 0].gradient_ratio
+            rows.append(
+                [
+                    f"`{preset}`", power(actor_lr), f"{first.median():.1e}",
+                    f"{alive.quantile(0.05):.1e} … {alive.quantile(0.95):.1e}", f"{dead} of {own.groupby(RUN).ngroups}",
+                ]
+            )  # fmt: skip
+    header = ["preset", "actor lr", "ratio at the first training step, median", "ratio while not zero, 5%–95%"]
+    return table([*header, "runs whose actors end with gradient 0"], rows)
+
+
+def references(studies: dict[str, Study]) -> str:
+    """Mean returns of the reference policies over the seeds, and the untrained and best trained learners."""
+    rows = []
+    for preset, study in studies.items():
+        means = study.reference_policies.groupby("policy").evaluation_return.mean()
+        names = ("random", "constant", "local_oracle", "greedy_offload")
+        learned = study.runs.final_evaluation_return
+        rows.append(
+            [f"`{preset}`", *(f"{means[n]:,.0f}" for n in names), f"{learned.median():,.0f}", f"{learned.max():,.0f}"]
+        )
+    header = ["preset", "random", "best constant", "local oracle", "greedy offload", "learners: median run", "best run"]
+    return table(header, rows)
+
+
+def main() -> None:
+    """Write both texts, or check them."""
+    studies = {preset: load_study(ROOT / "results" / preset / "baseline") for preset in PRESETS}
+    published = pd.read_csv(ROOT / "paper" / "data" / "published_results.csv")
+    overview = by_preset(studies)
+    parts = [
+        "# Baseline findings in figures\n\nWritten by `paper/make_findings.py` from the CSV files under `results/` "
+        "and `paper/data/`; ranges are over seeds 42, 43 and 44.",
+        "## By preset (48 runs each)\n\n" + overview,
+        "## Stopping episodes beside the published ones (`scaled`)\n\n"
+        + stopping_beside_published(studies["scaled"], published),
+        "## Gradient ratio, actor / critic\n\n" + ratios(studies),
+        "## Returns (mean over seeds)\n\n" + references(studies),
+    ]
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    texts = {
+        ROOT / "docs" / "findings.md": "\n\n".join(parts) + "\n",
+        readme: f"{before}{BEGIN}\n\n{overview}\n\n{END}{after}",
+    }
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        if stale:
+            raise SystemExit(f"out of date: {', '.join(str(p.relative_to(ROOT)) for p in stale)}")
+        return
+    for path in stale:
+        path.write_text(texts[path])
+        print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
