@@ -89,6 +89,8 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     with FolderLock(folder), Interruption() as interruption:
         if fresh:
             _move_aside(folder)
+            if mirror and mirror.folder.exists():
+                _move_aside(mirror.folder)
         elif mirror and mirror.restore_results(folder):
             print(f"finished runs restored from {mirror.folder}")
         store = ResultsStore(folder, experiment.name, config.result_fields())

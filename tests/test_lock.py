@@ -205,3 +205,36 @@ def test_an_ended_process_that_nobody_waited_for_does_not_run() -> None:
     assert not lock._runs(holder)
     process.communicate()
     assert not lock._runs(holder)
+
+
+@pytest.mark.parametrize("kind", ["flock"], indirect=True)
+def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, removed = lock._flock, []
+
+    def late(descriptor: int) -> None:
+        if (tmp_path / lock.NAME).exists() and not removed:
+            (tmp_path / lock.NAME).unlink()  # as its holder does at the end
+            removed.append(descriptor)
+        flock(descriptor)
+
+    monkeypatch.setattr(lock, "_flock", late)
+    with FolderLock(tmp_path):
+        assert removed
+        assert f"pid {os.getpid()} on" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file"], indirect=True)
+def test_without_flock_the_last_to_take_over_has_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = []
+
+    def other_takes_over(seconds: float) -> None:
+        settled.append(seconds)
+        leave_lock(tmp_path, pid=1)
+
+    leave_lock(tmp_path, started="another process had this pid")
+    monkeypatch.setattr(lock.time, "sleep", other_takes_over)
+    assert "pid 1 on host" in refusal(tmp_path)
+    assert settled == [lock.SETTLE_SECONDS]
+    assert json.loads((tmp_path / lock.NAME).read_text())["pid"] == 1
