@@ -270,7 +270,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
+    """Make the renames in a folder durable, where folders can be opened for that."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

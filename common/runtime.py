@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,11 @@ import numpy as np
 import torch
 
 from common.config import ConfigError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -46,9 +50,11 @@ def set_threads(threads: int) -> int:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory used so far: resident on the CPU, allocated by PyTorch on CUDA."""
+    """Most memory used so far: resident on the CPU (0 where the system does not tell), allocated by PyTorch on CUDA."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 

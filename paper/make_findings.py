@@ -106,6 +106,26 @@ def by_preset(studies: dict[str, Study]) -> str:
     return table([*header, "beat their untrained policy", "median normalised score", "best run"], rows)
 
 
+def death_and_freeze(studies: dict[str, Study]) -> str:
+    """When gradients died and weights froze, by preset and actor learning rate, over agents."""
+    rows = []
+    for preset, study in studies.items():
+        for actor_lr in GRID:
+            own = study.stopping_episodes[study.stopping_episodes.actor_lr == actor_lr]
+            death, freeze = own.gradient_death_episode, own.freeze_episode
+            lag = (freeze - death).dropna()
+            spread = f"{lag.quantile(0.05):.0f} … {lag.quantile(0.95):.0f}" if len(lag) else "–"
+            middle = [f"{x.median():.0f}" if x.notna().any() else "–" for x in (death, freeze, lag)]
+            rows.append(
+                [
+                    f"`{preset}`", power(actor_lr), f"{death.notna().mean():.0%}", f"{(death < 50).mean():.0%}",
+                    f"{freeze.notna().mean():.0%}", *middle, spread,
+                ]
+            )  # fmt: skip
+    header = ["preset", "actor lr", "agents whose gradient died", "… before episode 50", "agents frozen"]
+    return table([*header, "median death", "median freeze", "median lag", "lag, 5%–95%"], rows)
+
+
 def ratios(studies: dict[str, Study]) -> str:
     """Actor / critic gradient norm while both are alive, and when the actors are dead."""
     rows = []
@@ -151,6 +171,7 @@ def main() -> None:
         "## By preset (48 runs each)\n\n" + overview,
         "## Stopping episodes beside the published ones (`scaled`)\n\n"
         + stopping_beside_published(studies["scaled"], published),
+        "## Gradient death and freeze (agents, all critic learning rates)\n\n" + death_and_freeze(studies),
         "## Gradient ratio, actor / critic\n\n" + ratios(studies),
         "## Returns (mean over seeds)\n\n" + references(studies),
     ]

@@ -15,9 +15,7 @@ import common  # noqa: F401
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny products without waiting for a second core, which may have other work."""
-    import torch
+    from helpers import cpu_threads  # not above: it loads torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with cpu_threads(1):
+        yield

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,6 +17,17 @@ CPU = torch.device("cpu")
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 Weights = dict[str, np.ndarray]
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """PyTorch with so many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_learner(keys: list[RunKey], dense: bool | None = None, **options: object) -> Learner:

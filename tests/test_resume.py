@@ -1,0 +1,205 @@
+"""A study that is killed or asked to stop, at any moment, ends with the same bytes after the same command."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from resume_helpers import (
+    ARGUMENTS,
+    EPISODES,
+    Attempt,
+    Fault,
+    before_episode,
+    check_ended,
+    check_ends,
+    check_whole,
+    csv_bytes,
+    die,
+    study_folder,
+    survive,
+)
+
+from common import checkpoint, mirror, store
+from common.interruption import EXIT_INTERRUPTED
+from common.learner import Learner
+from common.store import ResultsStore
+
+KILLS = 25
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    phases, attempts, studies = survive(tmp_path, KILLS, random.Random(4))
+    assert phases.total() == KILLS and attempts == KILLS + studies
+    assert len(phases) > 1, phases
+
+
+def nth(number: int, action: Callable[[], None]) -> Callable[[], None]:
+    """Acts the `number`-th time it is called."""
+    count = itertools.count(1)
+    return lambda: action() if next(count) == number else None
+
+
+def at_save(stage: str) -> Fault:
+    def fault() -> None:
+        strike = nth(3, die)
+        checkpoint._stage = lambda reached: strike() if reached == stage else None
+
+    return fault
+
+
+def at_file(name: str) -> Fault:
+    """Die when the file is written for the second time: its new text lies beside it, the old one is in place."""
+
+    def fault() -> None:
+        strike, replace = nth(2, die), os.replace
+
+        def dying_replace(source: os.PathLike, target: os.PathLike) -> None:
+            if Path(target).name == name:
+                strike()
+            replace(source, target)
+
+        store.os.replace = dying_replace
+
+    return fault
+
+
+def between_writing_and_checkpoint() -> None:
+    write, strike = ResultsStore.write, nth(2, die)
+
+    def dying_write(self: ResultsStore) -> None:
+        write(self)
+        strike()
+
+    ResultsStore.write = dying_write
+
+
+def while_clearing() -> None:
+    remove = checkpoint.remove_generations
+
+    def dying_remove(folder: Path, keep: tuple[int, ...] = ()) -> None:
+        if not keep:
+            checkpoint.manifests(folder)[0].unlink()
+            die()
+        remove(folder, keep)
+
+    checkpoint.remove_generations = dying_remove
+
+
+MOMENTS: dict[str, tuple[Fault, str]] = {
+    # Moment -> fault, and a file that shows that it happened there.
+    "data written, not renamed": (at_save("before data rename"), "checkpoint/checkpoint-*.data.partial"),
+    "data there, manifest not": (at_save("before manifest rename"), "checkpoint/checkpoint-*.json.partial"),
+    "three generations": (at_save("before pruning"), "checkpoint/checkpoint-000003.json"),
+    "between two CSV files": (at_file("saturation.csv"), ".saturation.csv.*"),
+    "before runs.csv": (at_file("runs.csv"), ".runs.csv.*"),
+    "finished run in an older checkpoint": (between_writing_and_checkpoint, "checkpoint/checkpoint-*.json"),
+    "finished shard's checkpoint half removed": (while_clearing, "checkpoint/checkpoint-*.data"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_this_moment(moment: str, tmp_path: Path) -> None:
+    fault, trace = MOMENTS[moment]
+    assert Attempt(tmp_path, fault=fault).end() == -signal.SIGKILL
+    assert list(study_folder(tmp_path).glob(trace))
+    check_whole(study_folder(tmp_path))
+    check_ends(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".data", "checkpoint-000001.json", "rewards.csv", "runs.csv"])
+def test_killed_while_mirroring(name: str, tmp_path: Path) -> None:
+    def fault() -> None:
+        copy = mirror._copy
+
+        def dying_copy(source: object, target: Path) -> None:
+            if target.name.endswith(name):
+                source.seek(0)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.with_name(target.name + ".partial").write_bytes(source.read()[:100])
+                die()
+            copy(source, target)
+
+        mirror._copy = dying_copy
+
+    drive = tmp_path / "drive"
+    assert Attempt(tmp_path, "--mirror", str(drive), fault=fault).end() == -signal.SIGKILL
+    assert [path.name for path in drive.rglob("*.partial") if path.name.endswith(f"{name}.partial")]
+    check_ends(tmp_path, "--mirror", str(drive))
+    assert csv_bytes(study_folder(drive)) == csv_bytes(study_folder(tmp_path))
+    assert not list(drive.rglob("*.partial")) and not list(drive.rglob("checkpoint*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize(("seed", "episode"), [(1, 25), (2, 1)])
+def test_asked_to_stop(name: str, seed: int, episode: int, tmp_path: Path) -> None:
+    """In a shard that has lost a run already, and in the first episode of another."""
+
+    def fault() -> None:
+        before_episode(episode, lambda _: os.kill(os.getpid(), signal.Signals[name]), seed)
+
+    attempt = Attempt(tmp_path, fault=fault)
+    assert attempt.end() == EXIT_INTERRUPTED == 75
+    saved = f"interrupted by {name}: state saved after episode {episode}; the same command goes on from there"
+    assert attempt.lines() == [saved]
+    runs = 1 if seed == 1 else 2
+    assert f"going on with {runs} runs after episode {episode}\n" in check_ends(tmp_path).out
+
+
+def test_asked_to_stop_at_the_end_of_a_study(tmp_path: Path) -> None:
+    """Nothing is left to save then."""
+    attempt = Attempt(
+        tmp_path, fault=lambda: before_episode(EPISODES, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    )
+    assert attempt.end() == 0 and attempt.lines() == []
+    check_ended(tmp_path)
+
+
+def test_stopped_again_and_again(tmp_path: Path) -> None:
+    """Each attempt gets one episode further at least."""
+    stops = 0
+
+    def stop_soon() -> None:
+        train_episode, strike = Learner.train_episode, nth(3, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+
+        def train(learner: Learner, *arguments: object, **options: object) -> object:
+            strike()
+            return train_episode(learner, *arguments, **options)
+
+        Learner.train_episode = train
+
+    while (attempt := Attempt(tmp_path, fault=stop_soon)).end() == EXIT_INTERRUPTED:
+        stops += 1
+    assert attempt.code == 0 and stops > 20
+    check_ended(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_full_size_stops_within_ten_seconds(name: str, tmp_path: Path) -> None:
+    """16 runs with networks, replay and batch as in the studies; the time includes the end of an episode."""
+    studied = ["--agents", "50", "--batch-size", "64", "--episodes", "2000", "--runs-per-shard", "16"]
+    studied += ["--actor-lrs", *"0.0001 0.001 0.01 0.1".split(), "--critic-lrs", *"0.0001 0.001 0.01 0.1".split()]
+    studied += ["--seeds", "2", "--actor-hidden", "64", "32", "--critic-hidden", "512", "128", "--threads", "2"]
+    assert "--checkpoint-minutes" in ARGUMENTS
+    studied += ["--checkpoint-minutes", "5"]
+    asked = tmp_path / "asked"
+
+    def fault() -> None:
+        before_episode(3, lambda _: asked.touch())
+
+    attempt = Attempt(tmp_path, *studied, fault=fault)
+    while not asked.exists():
+        assert attempt.wait(0.01) is None, attempt.lines()
+    start = time.monotonic()
+    os.kill(attempt.pid, signal.Signals[name])
+    assert attempt.end() == EXIT_INTERRUPTED
+    assert time.monotonic() - start < 10
+    assert "state saved after episode" in attempt.lines()[-1]
+    size = sum(path.stat().st_size for path in (study_folder(tmp_path) / "checkpoint").iterdir())
+    assert size < 0.75e9  # one generation; two are kept
