@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import mmap
 import os
 import random
@@ -22,23 +23,27 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from common import checkpoint, runner, shard
+from common.config import parse_command_line
 from common.experiment import Experiment
 from common.learner import Learner
 from common.mirror import Mirror
+from common.reference_policies import ReferenceResult, evaluate_references
 from common.reports import RunKey
 from common.store import ResultsStore
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")
-EPISODES = 40
+EPISODES = 30
 ARGUMENTS = (
     f"--agents 10 --batch-size 16 --episodes {EPISODES} --actor-lrs 0.01 0.1 --critic-lrs 0.01 --seeds 1 2 "
     "--runs-per-shard 2 --log-every 5 --eval-every 10 --eval-episodes 1 --actor-hidden 16 8 --critic-hidden 32 16 "
-    "--checkpoint-minutes 0.0002 --threads 1 --device cpu"
+    "--checkpoint-minutes 0.06 --threads 1 --device cpu"
 ).split()
+SAVED_EVERY = 4  # episodes; see Attempt._prepare
 DIVERGING = RunKey(1, 0.1, 0.01)  # gets a NaN before the episode below, so its shard goes on without it
 DIVERGES_AT = 15
 PHASES = {
@@ -58,14 +63,15 @@ Fault = Callable[[], None]
 
 
 class Attempt:
-    """One process that runs the study's command; what it prints goes to two files."""
+    """One process that runs the study's command; what it prints is kept."""
 
     def __init__(self, results: Path, *arguments: str, fault: Fault | None = None):
         """Start it; `results` is the --results-dir, `arguments` come after the study's."""
-        self.streams = [Path(tempfile.mkstemp(prefix=name)[1]) for name in ("out-", "err-")]
+        self._streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         self.code: int | None = None
         self._phase = mmap.mmap(-1, 64)  # shared with the process
         self._say("start-up")
+        references()
         self.pid = os.fork()
         if self.pid == 0:
             self._run([*ARGUMENTS, "--results-dir", str(results), *arguments], fault)
@@ -104,11 +110,15 @@ class Attempt:
     @property
     def out(self) -> str:
         """What it has printed."""
-        return self.streams[0].read_text()
+        return self._printed(0)
 
     def lines(self) -> list[str]:
         """Its standard error."""
-        return self.streams[1].read_text().splitlines()
+        return self._printed(1).splitlines()
+
+    def _printed(self, stream: int) -> str:
+        descriptor = self._streams[stream].fileno()  # its position is the other process's too
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     def _say(self, phase: str) -> None:
         self._phase[:] = phase.encode().ljust(64, b"\0")
@@ -116,8 +126,8 @@ class Attempt:
     def _run(self, arguments: list[str], fault: Fault | None) -> None:
         code = 70
         try:
-            for number, path in enumerate(self.streams, start=1):
-                os.dup2(os.open(path, os.O_WRONLY), number)
+            for number, stream in enumerate(self._streams, start=1):
+                os.dup2(stream.fileno(), number)
             sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w"), line_buffering=True) for n in (1, 2))
             self._prepare()
             if fault:
@@ -133,7 +143,10 @@ class Attempt:
             os._exit(code)
 
     def _prepare(self) -> None:
-        """Leave out what takes long and matters not; say what is done; let one run diverge."""
+        """Let an episode seem to take a second; leave out what takes long; say what is done; let one run diverge."""
+        seconds = itertools.count()
+        shard.time = SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter)
+        runner.evaluate_references = lambda config, seeds: [found for found in references() if found.seed in seeds]
         runner.save_study_figures = lambda study: []
         runner.runtime.code_commit = lambda: "a test"
         Mirror.__init__.__kwdefaults__["delays"] = (0.01,)
@@ -202,6 +215,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @functools.cache
+def references() -> list[ReferenceResult]:
+    """The study's reference policies, which take as long as its training; evaluated once."""
+    config, _ = parse_command_line("", {}, ARGUMENTS)
+    return evaluate_references(config, list(config.seeds))
+
+
+@functools.cache
 def expected() -> dict[str, bytes]:
     """What every study must end with: the CSV files of one that nothing disturbed."""
     with tempfile.TemporaryDirectory() as results:
@@ -233,6 +253,16 @@ def check_ends(results: Path, *arguments: str) -> Attempt:
     return attempt
 
 
+def check_refused(results: Path, *arguments: str) -> str:
+    """One line, exit code 2, nothing changed; the line."""
+    before = tree(results)
+    attempt = Attempt(results, *arguments)
+    assert attempt.end() == 2
+    assert len(attempt.lines()) == 1, attempt.lines()
+    assert tree(results) == before
+    return attempt.lines()[0]
+
+
 def check_whole(folder: Path) -> None:
     """Whatever was interrupted, each CSV file is whole and no run stands twice in runs.csv."""
     for path in folder.glob("*.csv"):
@@ -253,7 +283,7 @@ def survive(results: Path, kills: int, chance: random.Random) -> tuple[Counter[s
     start = time.monotonic()
     expected.cache_clear()
     expected()
-    longest = (time.monotonic() - start) / 6
+    longest = (time.monotonic() - start) / 5
     phases: Counter[str] = Counter()
     attempts = studies = 0
     while phases.total() < kills:

@@ -35,6 +35,8 @@ class Case:
     channels: int
     bias: float = 0.0
     start: int = 0
+    agents: int = AGENTS
+    batch: int = BATCH
     options: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
@@ -55,6 +57,8 @@ CASES = {
     "sequential, dense, few propose": Case("sequential", 1.0, True, "interior", 10, bias=-1.0, start=LATE),
     "sequential, soft target, everybody proposes": Case("sequential", 0.3, False, "scaled", 4, bias=4.0, start=LATE),
     "sequential, soft target, dense": Case("sequential", 0.3, True, "interior", 10),
+    "joint, one agent, batch of one": Case("joint", 1.0, False, "interior", 1, start=LATE, agents=1, batch=1),
+    "sequential, dense, one agent, batch of one": Case("sequential", 0.3, True, "thesis", 1, agents=1, batch=1),
 }  # fmt: skip
 
 
@@ -71,14 +75,14 @@ class CountingRun(NaiveRun):
 
 def fast_learner(case: Case) -> Learner:
     learner = make_learner(
-        KEYS, case.dense, env=case.env, agents=AGENTS, channels=case.channels, batch_size=BATCH, tau=case.tau,
+        KEYS, case.dense, env=case.env, agents=case.agents, channels=case.channels, batch_size=case.batch, tau=case.tau,
         actor_update=case.actor_update, dtype="float64", episodes=200, eval_episodes=1, **SMALL | case.options,
     )  # fmt: skip
     for target in (False, True):
         # Without a separate target both views are the same numbers, which must be moved once.
         if not target or learner.actors.target is not None:
             learner.actors.views(slice(None), target)["fc3.bias"][:, 0] += case.bias
-    learner.load(learner.state(), episode=case.start, updates=0)
+    learner.episode = case.start
     return learner
 
 
@@ -88,9 +92,9 @@ def naive_runs(case: Case, learner: Learner) -> list[CountingRun]:
         actors = actor_weights(learner, run)
         runs.append(
             CountingRun(
-                preset=case.env, seed=key.seed, agents=AGENTS, channels=case.channels, batch_size=BATCH,
+                preset=case.env, seed=key.seed, agents=case.agents, channels=case.channels, batch_size=case.batch,
                 actor_lr=key.actor_lr, critic_lr=key.critic_lr, actor_update=case.actor_update, tau=case.tau,
-                actor_weights=[{name: actors[name][i] for name in WEIGHT_NAMES} for i in range(AGENTS)],
+                actor_weights=[{name: actors[name][i] for name in WEIGHT_NAMES} for i in range(case.agents)],
                 critic_weights=critic_weights(learner, run), **SMALL | case.options,
             )
         )  # fmt: skip
