@@ -1,6 +1,6 @@
 """How fast the engine trains, against this machine's own matrix-product rate and against the published algorithm.
 
-    python benchmarks/bench_training.py [--device auto|cpu|cuda] [--runs 1 4 16 64 160] [--repeats 9]
+    python benchmarks/bench_training.py [--device auto|cpu|cuda] [--runs 1 4 16 64 160] [--repeats 10]
 
 Prints one table and writes benchmarks/results/<device>.csv. Each case runs in a process of its own, so that its
 peak memory is its own. benchmarks/README.md tells how to read it.
@@ -30,11 +30,12 @@ from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 from common.learner import Learner, epsilon  # noqa: E402
 from common.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
 from common.reports import RunKey  # noqa: E402
+from common.tracking import Tracker  # noqa: E402
 
 WARM_UP = 12
 PHASES = ("draws", "rollout", "replay", "critic", "actor", "graph", "tracking")
 COLUMNS = (
-    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "speed_ratio", "counted_gflop",
+    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops", "counted_gflop",
     "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
     *(f"{phase}_ms" for phase in PHASES), "peak_gflop_per_second", "device", "threads", "torch_version",
 )  # fmt: skip
@@ -111,9 +112,18 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     player = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" and cuda_graph else learner
     for _ in range(WARM_UP if mode == "joint" else 2):
         player.train_episode()
+    layers = (learner.actors.layout.layers, learner.critics.layout.layers)
+    tracker = Tracker(learner.keys, config.agents, learner.env, layers, device, early_stop=True)
+
+    def episode() -> None:
+        logged = (learner.episode + 1) % config.log_every == 0
+        report = player.train_episode(details=logged)
+        with learner.timer.phase("tracking"):
+            tracker.observe(report)
+
     learner.timer.seconds.clear()
     scored = count_scored_rows()
-    taken = seconds(player.train_episode, repeats, device)
+    taken = seconds(episode, repeats, device)
     counted = runs * counted_flop(config, learner.episode)
     executed = counted if learner.dense else runs * counted_flop(config, learner.episode, scored[0] / repeats / runs)
     return {
@@ -140,9 +150,13 @@ def count_scored_rows() -> list[int]:
     return counter
 
 
-def published_case(repeats: int) -> dict[str, float]:
-    """Seconds per episode of the published algorithm in loops, float32, one run at full size."""
-    from published_style import PublishedStyleRun, as_weights
+def published_case(kind: str) -> dict[str, float]:
+    """Seconds per episode of the published algorithm, float32, one run at full size.
+
+    naive: the reference learner of the tests, plain loops over agents, samples and rows; loops: the same with whole
+    batches in one call.
+    """
+    from published_style import NaiveRun, PublishedStyleRun, as_weights
 
     config = StudyConfig()
     networks = [
@@ -151,16 +165,16 @@ def published_case(repeats: int) -> dict[str, float]:
     ]
     width = (STATE_SIZE + ACTION_SIZE) * (config.agents + 1)
     critic = [torch.nn.Linear(i, o) for i, o in itertools.pairwise((width, *config.critic_hidden, 1))]
-    run = PublishedStyleRun(
+    run = (NaiveRun if kind == "naive" else PublishedStyleRun)(
         preset="scaled", seed=42, agents=config.agents, channels=config.channels, batch_size=config.batch_size,
         actor_lr=1e-3, critic_lr=1e-3, actor_update="sequential", tau=1.0, dtype=torch.float32,
         actor_weights=[as_weights(p for layer in layers for p in layer.parameters()) for layers in networks],
         critic_weights=as_weights(p for layer in critic for p in layer.parameters()),
     )  # fmt: skip
     episodes = itertools.count(1)
-    for _ in range(2):
+    for _ in range(1 if kind == "naive" else 2):
         run.episode(next(episodes))
-    taken = seconds(lambda: run.episode(next(episodes)), repeats, torch.device("cpu"))
+    taken = seconds(lambda: run.episode(next(episodes)), 1 if kind == "naive" else 5, torch.device("cpu"))
     peak = runtime.peak_memory_bytes(torch.device("cpu")) / 2**30
     return {"runs": 1, "seconds_per_episode": taken, "run_episodes_per_second": 1 / taken, "peak_memory_gib": peak}
 
@@ -173,8 +187,8 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, float]:
     kind, _, runs = case.partition(":")
     if kind == "peak":
         return {"peak": matrix_peak(device), "threads": threads, "device": runtime.device_name(device)}
-    if kind == "published":
-        return published_case(3)
+    if kind in ("naive", "loops"):
+        return published_case(kind)
     repeats = options.repeats if kind == "joint" else 3
     return engine_case(int(runs), kind, device, repeats, not options.no_cuda_graph)
 
@@ -194,7 +208,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means all (default: 0)")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 4, 16, 64, 160], help="runs of the joint cases")
-    parser.add_argument("--repeats", type=int, default=9, help="episodes measured; the median counts (default: 9)")
+    parser.add_argument("--repeats", type=int, default=10, help="episodes measured; the median counts (default: 10)")
     parser.add_argument("--no-cuda-graph", action="store_true", help="launch CUDA kernels one by one")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -202,16 +216,17 @@ def main() -> None:
         print(json.dumps(run_case(options.case, options)))
         return
     peak = in_own_process("peak", options)
-    published = in_own_process("published", options)
-    rows = [{"case": "published algorithm, loops", **published, "speed_ratio": 1.0}]
+    rows = [{"case": kind, **in_own_process(kind, options)} for kind in ("naive", "loops")]
+    naive, loops = (row["run_episodes_per_second"] for row in rows)
     for case in (*(f"joint:{runs}" for runs in options.runs), "sequential:16"):
         figures = in_own_process(case, options)
-        figures["speed_ratio"] = figures["run_episodes_per_second"] / published["run_episodes_per_second"]
         for kind in ("counted", "executed"):
             rate = figures[f"{kind}_gflop"] * 1e9 / figures["seconds_per_episode"]
             figures[f"share_of_peak_{kind}"] = rate / peak["peak"]
         rows.append({"case": case.partition(":")[0], **figures})
     for row in rows:
+        row["ratio_to_naive"] = row["run_episodes_per_second"] / naive
+        row["ratio_to_batched_loops"] = row["run_episodes_per_second"] / loops
         row |= {"peak_gflop_per_second": peak["peak"] / 1e9, "device": peak["device"], "threads": peak["threads"]}
         row["torch_version"] = torch.__version__
     report(rows)
@@ -221,15 +236,16 @@ def report(rows: list[dict]) -> None:
     """Print the table and write it as CSV."""
     print(
         f"{rows[0]['device']}, {rows[0]['threads']} threads, matrix product {rows[0]['peak_gflop_per_second']:.0f} "
-        "GFLOP/s\ncase                        runs  s/episode  run-ep/s   ratio  of peak: counted  executed  memory GiB"
+        "GFLOP/s\ncase        runs  s/episode  run-ep/s  x naive  x loops  of peak: counted  executed  memory GiB"
     )
     for row in rows:
         counted, executed = (
             f"{row.get(f'share_of_peak_{kind}', float('nan')):.0%}" for kind in ("counted", "executed")
         )
         print(
-            f"{row['case']:27s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  "
-            f"{row['run_episodes_per_second']:8.1f}  {row['speed_ratio']:5.0f}x  {counted:>16s}  {executed:>8s}  "
+            f"{row['case']:11s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  "
+            f"{row['run_episodes_per_second']:8.2f}  {row['ratio_to_naive']:7.1f}  {row['ratio_to_batched_loops']:7.1f}  "
+            f"{counted:>16s}  {executed:>8s}  "
             f"{row['peak_memory_gib']:10.2f}"
         )
     print("ms per episode by phase (joint):")

@@ -30,7 +30,9 @@ class StudyConfig:
     """
 
     env: str = option("scaled", "preset of the environment", choices=("scaled", "thesis", "interior"))
-    seeds: tuple[int, ...] = option((42,), "one run per learning-rate pair and seed", minimum=0, run_key=True)
+    seeds: tuple[int, ...] = option(
+        (42,), "one run per learning-rate pair and seed", minimum=0, maximum=2**63 - 1, run_key=True
+    )
     actor_lrs: tuple[float, ...] = option(GRID, "actor learning rates of the grid (Adam)", above=0.0, run_key=True)
     critic_lrs: tuple[float, ...] = option(GRID, "critic learning rates of the grid (Adam)", above=0.0, run_key=True)
     episodes: int = option(2000, "training episodes of a run, 10 steps each", minimum=1)
@@ -64,7 +66,7 @@ class StudyConfig:
     eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
     dtype: str = option("float32", "floating-point type of networks and environment", choices=("float32", "float64"))
     device: str = option("auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False)
-    threads: int = option(0, "CPU threads; 0 means as many as there are cores", minimum=0, results=False)
+    threads: int = option(0, "CPU threads; 0 means as many as there are cores", minimum=0, maximum=1024, results=False)
     runs_per_shard: int = option(
         0, "runs trained together as one batch; 0 means as many as fit in memory", minimum=0, results=False
     )

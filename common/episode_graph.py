@@ -34,6 +34,7 @@ class EpisodeGraphs:
         """`warn` gets one line if capturing turns out to be impossible."""
         self.learner, self.capture, self.warn = learner, capture, warn
         self.possible = True
+        self.played = 0  # episodes of this process; a resumed learner has to warm up again
         self.reset()
 
     def reset(self) -> None:
@@ -44,8 +45,11 @@ class EpisodeGraphs:
     def train_episode(self, details: bool = False) -> EpisodeReport:
         """As Learner.train_episode."""
         learner = self.learner
-        if not self.possible or learner.episode < WARM_UP_EPISODES:
-            return learner.train_episode(details)
+        if not self.possible or learner.episode == 0 or self.played < WARM_UP_EPISODES:
+            self.played += 1
+            # The last one with details, so that their kernels are loaded before they are captured.
+            report = learner.train_episode(details or self.played == WARM_UP_EPISODES)
+            return report if details else replace(report, details=None)
         self._take(learner.inputs(learner.episode + 1))
         if details not in self.graphs and not self._captured(details):
             return learner.train_episode(details)

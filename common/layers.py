@@ -22,15 +22,11 @@ ALIGNMENT = 16  # floats; keeps every layer of every network on a cache line, wh
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter of one network: `<layer>.<name>`, its shape, and how it starts.
-
-    `bound` draws from U(-bound, bound); `constant` fills, and wins where given.
-    """
+    """One parameter of one network: `<layer>.<name>`, its shape, and that it starts in U(-bound, bound)."""
 
     name: str
     shape: tuple[int, ...]
-    bound: float = 0.0
-    constant: float | None = None
+    bound: float
 
     @property
     def layer(self) -> str:
@@ -51,14 +47,6 @@ def linear_specs(layer: str, inputs: int, outputs: int, bound: float | None = No
     ]
 
 
-def layer_norm_specs(layer: str, features: int) -> list[ParameterSpec]:
-    """Gain 1 and bias 0, each (features,), of a LayerNorm."""
-    return [
-        ParameterSpec(f"{layer}.weight", (features,), constant=1.0),
-        ParameterSpec(f"{layer}.bias", (features,), constant=0.0),
-    ]
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (G, B, in), weight (G, in, out), bias (G, out) -> (G, B, out)."""
     return stacked_product(bias.unsqueeze(1), x, weight)
@@ -75,12 +63,6 @@ def stacked_product(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     if x.shape[0] > 1 or (rows >= SAFE_ROWS and (inputs >= SAFE_ROWS or not weight.requires_grad)):
         return torch.baddbmm(base, x, weight)
     return torch.baddbmm(*(t.expand(2, -1, -1) for t in (base, x, weight)))[:1]
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
-    """LayerNorm over the last dimension (ba2016) with a gain and bias (G, features) per network; x (G, B, features)."""
-    normalised = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
-    return normalised * weight.unsqueeze(1) + bias.unsqueeze(1)
 
 
 class ParameterLayout:
@@ -111,13 +93,11 @@ class ParameterLayout:
         Each parameter has a stream of its own, so equal shapes start equal in every variant.
         """
         flat = torch.zeros(networks, self.size, dtype=torch.float64)
-        for name, view in self.views(flat.unsqueeze(0)).items():
-            spec = next(s for s in self.specs if s.name == name)
-            if spec.constant is not None:
-                view.fill_(spec.constant)
-            else:
-                draws = stream(seed, f"initial {network} {name}").random((networks, *spec.shape))
-                view.copy_(torch.from_numpy(spec.bound * (2.0 * draws - 1.0)))
+        views = self.views(flat.unsqueeze(0))
+        for spec in self.specs:
+            name, view = spec.name, views[spec.name]
+            draws = stream(seed, f"initial {network} {name}").random((networks, *spec.shape))
+            view.copy_(torch.from_numpy(spec.bound * (2.0 * draws - 1.0)))
         return flat
 
     def pack(self, values: dict[str, Tensor], like: Tensor) -> Tensor:

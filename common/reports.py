@@ -69,7 +69,7 @@ class StepReport(TensorRecord):
 
     changed (R, N): some step changed a weight of the agent; unchanged (R, N): some step changed none;
     gradient_alive (R, N): some step's gradient was not exactly zero; finite (R,): every loss and gradient
-    was a number.
+    was a number, and so is every weight.
     """
 
     changed: Tensor

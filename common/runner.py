@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from common import runtime
+from common import runtime, schema
 from common.checkpoint import CheckpointError, Checkpoints
 from common.config import ConfigError, StudyConfig, parse_command_line, results_folder
 from common.experiment import Experiment
@@ -27,7 +28,7 @@ from common.reference_policies import evaluate_references
 from common.reports import RunKey
 from common.results import ResultsError, load_study
 from common.shard import ShardTrainer
-from common.store import ResultsStore, StoreError
+from common.store import STUDY, ResultsStore, RunTable, StoreError
 from common.summary import study_summary
 
 MOST_RUNS_PER_SHARD = {"cpu": 48, "cuda": 320}
@@ -35,6 +36,7 @@ RECORDED_MARK = "RECORDED.md"  # in a results root that holds the repository's c
 OWN_RESULTS = "my_results"
 STATE_FORMAT = 1  # of what a checkpoint holds; raise it when an older one can no longer be continued
 FLUSH_SECONDS = 60.0  # how long the end of a study waits for its mirror
+LEAVING_SECONDS = 5.0  # how long an interrupted one does
 REFUSALS = (ConfigError, StoreError, CheckpointError, LockError, ResultsError)
 
 
@@ -85,7 +87,7 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     folder = results_folder(config, experiment.name, quick)
-    mirror = Mirror(Path(config.mirror) / config.env / experiment.name, warn=_warn) if config.mirror else None
+    mirror = _mirror(config, experiment, folder, quick)
     with FolderLock(folder), Interruption() as interruption:
         if fresh:
             _move_aside(folder)
@@ -94,6 +96,8 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
         elif mirror and mirror.restore_results(folder):
             print(f"finished runs restored from {mirror.folder}")
         store = ResultsStore(folder, experiment.name, config.result_fields())
+        if mirror:
+            _check_mirror(mirror, store)
         keys = [RunKey(*key) for key in itertools.product(sorted(config.seeds), config.actor_lrs, config.critic_lrs)]
         missing = [key for key in keys if key not in store.finished()]
         print(
@@ -101,7 +105,12 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
             f"{config.episodes} episodes, {config.agents} agents, {runtime.device_name(device)}, {threads} threads"
         )
         if missing:
-            _train(experiment, config, device, store, missing, mirror, interruption)
+            try:
+                _train(experiment, config, device, store, missing, mirror, interruption)
+            except Interrupted:
+                if mirror:
+                    mirror.flush(LEAVING_SECONDS)
+                raise
         study = load_study(folder)
         for path in save_study_figures(study):
             print(f"figure: {path}")
@@ -112,6 +121,30 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     print(study_summary(study))
     print(f"results: {folder}")
     return folder
+
+
+def _mirror(config: StudyConfig, experiment: Experiment, folder: Path, quick: bool) -> Mirror | None:
+    """The study's mirror; ConfigError if it would be the results folder itself or holds another study's results."""
+    if not config.mirror:
+        return None
+    there = results_folder(replace(config, results_dir=config.mirror), experiment.name, quick)
+    if there.resolve() == folder.resolve():
+        raise ConfigError(f"--mirror {config.mirror}: is the results folder itself; allowed: another folder")
+    return Mirror(there, warn=_warn)
+
+
+def _check_mirror(mirror: Mirror, store: ResultsStore) -> None:
+    """StoreError if the mirror holds another configuration's results, or finished runs that this folder lacks."""
+    try:
+        study = json.loads((mirror.folder / STUDY).read_text())
+        mirrored = set(RunTable(mirror.folder / schema.RUNS).lines)
+    except (OSError, ValueError):
+        return  # cannot be read just now; the copies of this study will replace it
+    if any(study.get(name) != value for name, value in store.study.items()) or mirrored - store.finished():
+        raise StoreError(
+            f"{mirror.folder}: holds results that {store.folder} lacks; allowed: an empty results folder, which is "
+            "then restored from the mirror, or another --mirror"
+        )
 
 
 def _move_aside(folder: Path) -> None:

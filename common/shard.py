@@ -107,6 +107,7 @@ class ShardTrainer:
             return 0
         if episode % self.config.eval_every:
             self.tracker.observe_evaluation(episode, self.learner.evaluate(), ended)
+            self.tracker.collect()
         with self.timer.phase("writing"):
             for position in ended:
                 self._store_run(position)

@@ -44,11 +44,7 @@ class StackedNetworks:
         names = ("flat", "first", "second") + (() if self.target is None else ("target",))
         return {name: getattr(self, name) for name in names}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over the tensors of `state`."""
-        for name, value in state.items():
-            setattr(self, name, value)
-
     def keep(self, runs: Tensor) -> None:
         """Keep only these runs."""
-        self.load({name: value.index_select(0, runs) for name, value in self.state().items()})
+        for name, value in self.state().items():
+            setattr(self, name, value.index_select(0, runs))

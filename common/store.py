@@ -114,9 +114,11 @@ class ResultsStore:
         """Open or prepare the folder; StoreError if it holds other results or cannot be written."""
         self.folder = folder
         self.study = {"experiment": experiment, "configuration": dict(configuration)}
+        self.made_by: list[dict[str, Any]] = []  # what has trained runs here: commit, versions, device
         try:
             self._check_study()
             self.tables = {name: RunTable(folder / name) for name in (*self.RUN_FILES, schema.RUNS)}
+            self._check_runs()
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -132,6 +134,7 @@ class ResultsStore:
         try:
             there = json.loads(path.read_text())
             old = {"experiment": there["experiment"], **there["configuration"]}
+            self.made_by = list(there["made_by"])
         except (ValueError, KeyError, TypeError):
             raise StoreError(f"{path}: not a readable study description; choose another --results-dir") from None
         new = {"experiment": self.study["experiment"], **self.study["configuration"]}
@@ -144,17 +147,26 @@ class ResultsStore:
                 "allowed: the same one, or another --results-dir"
             )
 
+    def _check_runs(self) -> None:
+        """Every finished run has rows in the files that have rows for every run."""
+        for name in (schema.REWARDS, schema.EVALUATIONS, schema.STOPPING_EPISODES):
+            lost = self.finished() - set(self.tables[name].lines)
+            if lost:
+                raise StoreError(
+                    f"{self.folder / name}: has no rows of {min(lost)}, which {schema.RUNS} lists as finished; "
+                    "restore the file, or start over with --fresh"
+                )
+
     def finished(self) -> set[RunKey]:
         """Runs whose rows are all there."""
         return set(self.tables[schema.RUNS].lines)
 
     def describe(self, provenance: Mapping[str, Any]) -> None:
         """Write study.json: what was run, and by what; earlier provenance that differs is kept."""
-        path = self.folder / STUDY
-        earlier = json.loads(path.read_text())["made_by"] if path.exists() else []
-        made_by = earlier if provenance in earlier else [*earlier, dict(provenance)]
-        text = json.dumps({**self.study, "made_by": made_by}, indent=2) + "\n"
-        write_atomically(path, text.encode())
+        if provenance not in self.made_by:
+            self.made_by.append(dict(provenance))
+        text = json.dumps({**self.study, "made_by": self.made_by}, indent=2) + "\n"
+        write_atomically(self.folder / STUDY, text.encode())
 
     def add_run(
         self, key: RunKey, tables: Mapping[str, tuple[tuple[str, ...], list]], summary: Mapping[str, Any]
@@ -173,12 +185,8 @@ class ResultsStore:
             table.write(finished)
 
     def write_references(self, rows: list[Mapping[str, Any]]) -> None:
-        """Write reference_policies.csv, sorted by seed; seeds that are there and not in `rows` are kept."""
+        """Write reference_policies.csv with these rows, in order."""
         path = self.folder / schema.REFERENCE_POLICIES
         columns = schema.FILES[schema.REFERENCE_POLICIES]
-        new = {row["seed"] for row in rows}
-        old = path.read_text().splitlines()[1:] if path.exists() else []
-        lines = [(int(line.split(",", 1)[0]), line) for line in old if int(line.split(",", 1)[0]) not in new]
-        lines += [(row["seed"], ",".join(format_cell(row[name]) for name in columns)) for row in rows]
-        ordered = [line for _, line in sorted(lines, key=lambda pair: pair[0])]
-        write_atomically(path, "\n".join([",".join(columns), *ordered, ""]).encode())
+        lines = [",".join(format_cell(row[name]) for name in columns) for row in rows]
+        write_atomically(path, "\n".join([",".join(columns), *lines, ""]).encode())

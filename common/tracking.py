@@ -90,8 +90,7 @@ def saturation_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
     z = details.pre_activations.double()
     mean = _mean(z)
     flat = z.flatten(1)
-    levels = torch.tensor(QUANTILES, dtype=torch.float64, device=z.device)
-    quantiles = torch.quantile(flat, levels, dim=1)
+    quantiles = [torch.quantile(flat, q, dim=1) for q in QUANTILES]
     per_output = {
         f"saturation_{name}": _mean(saturated[..., i]) for i, name in enumerate(("offload", "compute", "power"))
     }
@@ -173,13 +172,19 @@ class Tracker:
                 self.records[position].add(schema.EVALUATIONS, [episode, *row])
 
     def collect(self) -> None:
-        """Fetch pending rows to the host; rows after a run's divergence are dropped."""
-        diverged = self.diverged_at.tolist()
+        """Fetch pending rows to the host, one copy per table; rows after a run's divergence are dropped."""
+        by_table: dict[str, list[tuple[int, Tensor]]] = {}
         for table, episode, values in self._pending:
-            for record, end, row in zip(self.records, diverged, values.tolist(), strict=True):
-                if not end or episode <= end:
-                    record.add(table, [episode, *row])
+            by_table.setdefault(table, []).append((episode, values))
         self._pending.clear()
+        for table, pending in by_table.items():
+            fetched = torch.stack([values for _, values in pending]).tolist()
+            for (episode, _), rows in zip(pending, fetched, strict=True):
+                for record, row in zip(self.records, rows, strict=True):
+                    record.add(table, [episode, *row])
+        for record, end in zip(self.records, self.diverged_at.tolist(), strict=True):
+            if end:
+                record.tables = {t: [row for row in rows if row[0] <= end] for t, rows in record.tables.items()}
 
     def finished(self, episode: int, last: int) -> list[int]:
         """Positions of the runs that end after `episode`: at episode `last`, diverged, or long frozen."""

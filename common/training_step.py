@@ -160,6 +160,7 @@ class TrainingStep:
             finite = torch.isfinite(loss) & torch.isfinite(largest(flat)).all(-1)
             norms, clipped = self._measured(self.critics, flat, details)
             change = self.critics.step(runs, slice(None), flat, scales.critic, scales.correction)
+            finite &= torch.isfinite(largest(change)).all(-1)
             if not details:
                 return td_squares, finite, {}
             return (
@@ -199,8 +200,10 @@ class TrainingStep:
             top = largest(flat)
             norms, clipped = self._measured(self.actors, flat, details)
             change = self.actors.step(runs, members, flat, scales.actor, scales.correction)
-            changed = largest(change) != 0
-            report = StepReport(changed, ~changed, top != 0, torch.isfinite(loss) & torch.isfinite(top).all(-1))
+            moved = largest(change)
+            changed = moved != 0
+            finite = torch.isfinite(loss) & torch.isfinite(top + moved).all(-1)
+            report = StepReport(changed, ~changed, top != 0, finite)
             measured = (
                 {}
                 if not details

@@ -60,7 +60,8 @@ def golden_learner(agents: int, channels: int, **options: object) -> Learner:
 def test_selection(path: Path, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The learner's own decision in evaluation mode, with the given scores in place of the critic's."""
     data = load(path)
-    learner = golden_learner(data["state"].shape[1], 10)
+    agents = data["state"].shape[1]
+    learner = golden_learner(agents, min(10, agents))
     learner.dense = dense
     # Decisions are independent, so they go in as the E dimension of one run.
     monkeypatch.setattr(learner, "_scores", lambda runs, state, actions, wanted: data["q"].unsqueeze(0))

@@ -130,7 +130,7 @@ def compare_gradients(details: StepDetails, run: int, naive: NaiveRun) -> None:
     report = naive.last_reports[-1]
     gradients = stacked(report["actor_gradients"])
     for layer in range(3):
-        flat = [gradients[f"fc{layer + 1}.{kind}"].reshape(AGENTS, -1) for kind in ("weight", "bias")]
+        flat = [gradients[f"fc{layer + 1}.{kind}"].reshape(naive.agents, -1) for kind in ("weight", "bias")]
         norms = np.linalg.norm(np.concatenate(flat, axis=1), axis=1)
         close(details.actor_gradients[run, :, layer].numpy(), norms, 1e-6, 1e-15, f"gradient of actor layer {layer}")
         parts = [report["critic_gradient"][f"fc{layer + 1}.{kind}"].ravel() for kind in ("weight", "bias")]
@@ -168,7 +168,7 @@ def test_follows_the_naive_learner(name: str) -> None:
 
     for run, before in enumerate(initial):
         for parameter, values in actor_weights(learner, run).items():
-            assert (values != before[parameter]).reshape(AGENTS, -1).any(1).all(), f"{parameter} never changed"
+            assert (values != before[parameter]).reshape(case.agents, -1).any(1).all(), f"{parameter} never changed"
     data_has_what_its_case_says(case, torch.stack(proposed), np.array(clipped), naive)
 
 

@@ -171,7 +171,7 @@ def set_cell(text: str, line: int, column: int, value: str) -> str:
         ("rewards", lambda t: drop_rows_of(t, "42,0.1,0.001,"), "critic_lr 1e-3 has no row but"),
         ("saturation", lambda t: drop_rows_of(t, "42,0.1,"), "has no row but is in runs.csv"),
         ("evaluations", lambda t: t.replace("42,", "43,"), "seed 43, actor_lr 1e-3, critic_lr 1e-3 is n"),
-        ("reference_policies", lambda t: t.replace("42,", "43,"), "seed 43 is not in runs.csv"),
+        ("reference_policies", lambda t: t.replace("42,", "43,"), "seed 42 has no row but is in runs.csv"),
         ("reference_policies", lambda t: t.replace("random", "chance"), "policy 'chance'; allowed: random"),
     ],
 )

@@ -109,7 +109,7 @@ def test_divergence_ends_one_run_and_leaves_the_others_alone() -> None:
     assert row["final_evaluation_return"] is None and row["normalised_score"] is None
     for key in (keys[0], keys[2]):
         assert damaged.runs[key]["status"] == "completed"
-        assert damaged.tables[key] == healthy.tables[key]
+        assert repr(damaged.tables[key]) == repr(healthy.tables[key])  # NaN stands for an empty cell
 
 
 def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
