@@ -47,8 +47,7 @@ def row_values(critic: Critic, p: Parameters, joint: Tensor, personal: Tensor, w
     """
     with torch.no_grad():
         if dense:
-            hidden = joint.unsqueeze(2).expand(-1, -1, wanted.shape[-1], -1)
-            values = critic.values(p, hidden.flatten(1, 2), personal.flatten(1, 2)).view(wanted.shape)
+            values = critic.values(p, joint, personal.flatten(1, 2)).view(wanted.shape)
             return torch.where(wanted, values, -torch.inf)
         return _wanted_row_values(critic, p, joint, personal, wanted)
 

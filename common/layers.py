@@ -49,20 +49,19 @@ def linear_specs(layer: str, inputs: int, outputs: int, bound: float | None = No
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (G, B, in), weight (G, in, out), bias (G, out) -> (G, B, out)."""
-    return stacked_product(bias.unsqueeze(1), x, weight)
+    return stacked_product(x, weight, bias.unsqueeze(1))
 
 
-def stacked_product(base: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """base + x @ weight for G stacked networks, with the same bits for each network whatever G is.
+def stacked_product(x: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:
+    """x @ weight (+ base) for G stacked networks, with the same bits for each network whatever G is.
 
-    base (G, B or 1, out), x (G, B, in), weight (G, in, out). On the CPU a product of fewer than 16 rows
-    rounds differently when it stands alone than in a stack, so a lone one is stacked with its own copy;
-    that holds for this product's B rows and for the `in` rows of the weight's gradient.
+    x (G, B, in), weight (G, in, out), base (G, B or 1, out). On the CPU a product that stands alone rounds
+    differently than in a stack when it has few rows or several threads share it, so a lone one is stacked with its
+    own copy; where no gradient follows, 16 rows are enough for the same bits.
     """
-    rows, inputs = x.shape[1:]
-    if x.shape[0] > 1 or (rows >= SAFE_ROWS and (inputs >= SAFE_ROWS or not weight.requires_grad)):
-        return torch.baddbmm(base, x, weight)
-    return torch.baddbmm(*(t.expand(2, -1, -1) for t in (base, x, weight)))[:1]
+    if x.shape[0] > 1 or (x.shape[1] >= SAFE_ROWS and not (x.requires_grad or weight.requires_grad)):
+        return torch.bmm(x, weight) if base is None else torch.baddbmm(base, x, weight)
+    return stacked_product(*(None if t is None else t.expand(2, -1, -1) for t in (x, weight, base)))[:1]
 
 
 class ParameterLayout:

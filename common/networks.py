@@ -88,11 +88,13 @@ class Critic(Network):
 
     def joint_part(self, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
         """fc1 of all states (G, B, 7N) and all actions (G, B, 3N), bias included: (G, B, hidden)."""
-        return stacked_product(linear(states, p["fc1.states"], p["fc1.bias"]), actions, p["fc1.actions"])
+        return stacked_product(actions, p["fc1.actions"], linear(states, p["fc1.states"], p["fc1.bias"]))
 
     def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
-        """Q of rows, (G, M), from their samples' joint part (G, M, hidden) and personal input (G, M, 10)."""
-        hidden = self.activation(stacked_product(joint_part, personal, p["fc1.personal"]), p, 1)
+        """Q of K rows per sample, (G, B·K), from joint part (G, B, hidden) and personal inputs (G, B·K, 10)."""
+        hidden = stacked_product(personal, p["fc1.personal"])
+        hidden.unflatten(1, (joint_part.shape[1], -1)).add_(joint_part.unsqueeze(2))
+        hidden = self.activation(hidden, p, 1)
         hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
         # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
         return (hidden * p["fc3.weight"].mT).sum(-1) + p["fc3.bias"]

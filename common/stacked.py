@@ -29,10 +29,20 @@ class StackedNetworks:
         views = self.layout.views(self.flat[runs, members])
         return {name: view.detach().requires_grad_() for name, view in views.items()}
 
-    def step(self, runs: slice, members: slice, gradients: Tensor, step_size: Tensor, correction: Tensor) -> Tensor:
+    def step(
+        self,
+        runs: slice,
+        members: slice,
+        gradients: Tensor,
+        step_size: Tensor,
+        correction: Tensor,
+        exact: bool = True,
+    ) -> Tensor:
         """Adam on networks `members` of `runs`, step_size (R,); returns their weight change (r, m, P)."""
         part = (runs, members)
-        return adam_step(self.flat[part], gradients, self.first[part], self.second[part], step_size[runs], correction)
+        return adam_step(
+            self.flat[part], gradients, self.first[part], self.second[part], step_size[runs], correction, exact
+        )
 
     def follow(self, runs: slice, tau: float) -> None:
         """target := tau·online + (1 − tau)·target."""

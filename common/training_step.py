@@ -101,8 +101,7 @@ class TrainingStep:
         personal = take_rows(personal_inputs(data.states, data.actions), data.slots)
         critic = self.critics.network
         joint = joint_part(critic, p, data.states, data.actions)
-        rows = joint.unsqueeze(2).expand(-1, -1, slots, -1).flatten(1, 2)
-        return critic.values(p, rows, personal.flatten(1, 2)).unflatten(1, (-1, slots)), valid
+        return critic.values(p, joint, personal.flatten(1, 2)).unflatten(1, (-1, slots)), valid
 
     def td_squares(self, runs: slice, data: Transitions) -> Tensor:
         """Sum over a sample's rows of (Q − y)^2 under the current networks, (r, B)."""
@@ -157,10 +156,10 @@ class TrainingStep:
         flat = self.critics.layout.pack(dict(zip(leaves, gradients, strict=True)), self.critics.flat[runs])
         with torch.no_grad():
             td_squares = torch.where(valid, (values - targets).square(), 0.0).sum(-1)
-            finite = torch.isfinite(loss) & torch.isfinite(largest(flat)).all(-1)
+            finite = torch.isfinite(loss)
             norms, clipped = self._measured(self.critics, flat, details)
-            change = self.critics.step(runs, slice(None), flat, scales.critic, scales.correction)
-            finite &= torch.isfinite(largest(change)).all(-1)
+            change = self.critics.step(runs, slice(None), flat, scales.critic, scales.correction, exact=details)
+            finite &= torch.isfinite(change.sum((1, 2)))
             if not details:
                 return td_squares, finite, {}
             return (

@@ -94,13 +94,14 @@ class Attempt:
         code = self.wait()
         if code is None:
             self.kill()
-        assert code is not None, f"hangs: {self.lines()}"
+            raise AssertionError(f"hangs: {self.lines()}")
         return code
 
     def kill(self) -> None:
-        """Send SIGKILL and wait for it to act."""
-        os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so the pid is still its own
-        assert self.wait() == -signal.SIGKILL
+        """Send SIGKILL and wait; its exit code tells whether it ended by itself just before."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so the pid is still its own
+        self.wait()
 
     @property
     def phase(self) -> str:
@@ -292,9 +293,10 @@ def survive(results: Path, kills: int, chance: random.Random) -> tuple[Counter[s
         for attempt in iter(lambda: Attempt(folder), None):  # noqa: B023
             attempts += 1
             limit = chance.uniform(0, longest) if phases.total() < kills else PATIENCE
-            if attempt.wait(limit) is not None:
-                break
+            attempt.wait(limit)
             attempt.kill()
+            if attempt.code != -signal.SIGKILL:
+                break
             phases[attempt.phase] += 1
             check_whole(study_folder(folder))
         assert attempt.end() == 0, attempt.lines()

@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,6 +29,7 @@ def main() -> None:
         try:
             phases, attempts, studies = survive(Path(folder), said.kills, random.Random(said.seed))
         except AssertionError as problem:
+            traceback.print_exc()
             print(f"identical: no ({problem})")
             raise SystemExit(1) from None
     places = ", ".join(f"{phase} {count}" for phase, count in phases.most_common())

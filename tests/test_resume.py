@@ -6,6 +6,8 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +33,7 @@ from common.learner import Learner
 from common.store import ResultsStore
 
 KILLS = 25
-RATES = "0.0001 0.001 0.01 0.1"
-FULL_SIZE = (
-    f"--agents 50 --batch-size 64 --episodes 2000 --actor-lrs {RATES} --critic-lrs {RATES} --seeds 2 "
-    "--runs-per-shard 16 --actor-hidden 64 32 --critic-hidden 512 128 --checkpoint-minutes 5 --threads 2"
-)
+SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "baseline" / "run_baseline_experiment.py"
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -184,19 +182,19 @@ def test_stopped_again_and_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_full_size_stops_within_ten_seconds(name: str, tmp_path: Path) -> None:
-    """16 runs with networks, replay and batch as in the studies; the time includes the end of an episode."""
-    asked = tmp_path / "asked"
-
-    def fault() -> None:
-        before_episode(3, lambda _: asked.touch())
-
-    attempt = Attempt(tmp_path, *FULL_SIZE.split(), fault=fault)
-    while not asked.exists():
-        assert attempt.wait(0.01) is None, attempt.lines()
-    start = time.monotonic()
-    os.kill(attempt.pid, signal.Signals[name])
-    assert attempt.end() == EXIT_INTERRUPTED
-    assert time.monotonic() - start < 10
-    assert "state saved after episode" in attempt.lines()[-1]
-    size = sum(path.stat().st_size for path in (study_folder(tmp_path) / "checkpoint").iterdir())
-    assert size < 0.75e9  # one generation; two are kept
+    """16 runs with networks, replay and batch as in the studies, while they train, with all threads."""
+    command = [sys.executable, str(SCRIPT), "--checkpoint-minutes", "0.02", "--results-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while not list(study_folder(tmp_path).glob("checkpoint/*.json")):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.05)
+            start = time.monotonic()
+            process.send_signal(signal.Signals[name])
+            assert process.wait(60) == EXIT_INTERRUPTED
+            assert time.monotonic() - start < 10
+            assert f"interrupted by {name}: state saved after episode" in process.stderr.read()
+        finally:
+            process.kill()
+    size = sum(path.stat().st_size for path in study_folder(tmp_path).glob("checkpoint/*"))
+    assert 1e8 < size < 1.5e9
