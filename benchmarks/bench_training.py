@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from common import candidates, runtime  # noqa: E402
-from common.config import GRID, StudyConfig  # noqa: E402
+from common.config import GRID, ConfigError, StudyConfig  # noqa: E402
 from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 from common.learner import Learner, epsilon  # noqa: E402
 from common.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
@@ -33,10 +33,16 @@ from common.reports import RunKey  # noqa: E402
 from common.tracking import Tracker  # noqa: E402
 
 WARM_UP = 12
+
+
+class CaseFailed(Exception):
+    """A case's process ended without figures."""
+
+
 PHASES = ("draws", "rollout", "replay", "critic", "actor", "graph", "tracking")
 COLUMNS = (
-    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops", "counted_gflop",
-    "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
+    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops",
+    "counted_gflop", "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
     *(f"{phase}_ms" for phase in PHASES), "peak_gflop_per_second", "device", "threads", "torch_version",
 )  # fmt: skip
 
@@ -198,7 +204,8 @@ def in_own_process(case: str, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--case", case, *sys.argv[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"case {case} failed:\n{done.stderr}")
+        reason = (done.stderr.strip().splitlines() or ["killed, out of memory perhaps"])[-1]
+        raise CaseFailed(f"case {case}: exit code {done.returncode}, {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -215,11 +222,19 @@ def main() -> None:
     if options.case:
         print(json.dumps(run_case(options.case, options)))
         return
+    try:
+        runtime.choose_device(options.device)
+    except ConfigError as problem:
+        parser.error(str(problem))
     peak = in_own_process("peak", options)
     rows = [{"case": kind, **in_own_process(kind, options)} for kind in ("naive", "loops")]
     naive, loops = (row["run_episodes_per_second"] for row in rows)
     for case in (*(f"joint:{runs}" for runs in options.runs), "sequential:16"):
-        figures = in_own_process(case, options)
+        try:
+            figures = in_own_process(case, options)
+        except CaseFailed as problem:
+            print(problem, file=sys.stderr)
+            continue
         for kind in ("counted", "executed"):
             rate = figures[f"{kind}_gflop"] * 1e9 / figures["seconds_per_episode"]
             figures[f"share_of_peak_{kind}"] = rate / peak["peak"]
@@ -244,8 +259,8 @@ def report(rows: list[dict]) -> None:
         )
         print(
             f"{row['case']:11s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  "
-            f"{row['run_episodes_per_second']:8.2f}  {row['ratio_to_naive']:7.1f}  {row['ratio_to_batched_loops']:7.1f}  "
-            f"{counted:>16s}  {executed:>8s}  "
+            f"{row['run_episodes_per_second']:8.2f}  {row['ratio_to_naive']:7.1f}  "
+            f"{row['ratio_to_batched_loops']:7.1f}  {counted:>16s}  {executed:>8s}  "
             f"{row['peak_memory_gib']:10.2f}"
         )
     print("ms per episode by phase (joint):")

@@ -284,7 +284,7 @@ def survive(results: Path, kills: int, chance: random.Random) -> tuple[Counter[s
     start = time.monotonic()
     expected.cache_clear()
     expected()
-    longest = (time.monotonic() - start) / 5
+    longest = (time.monotonic() - start) / 12
     phases: Counter[str] = Counter()
     attempts = studies = 0
     while phases.total() < kills:

@@ -214,8 +214,10 @@ def test_failing_mirror(number: int, tmp_path: Path) -> None:
     assert attempt.end() == 0, attempt.lines()
     check_ended(tmp_path)
     assert struck.exists()
-    assert [line.count(os.strerror(number)) for line in attempt.lines()] == [1, 0], attempt.lines()
-    assert "the mirror cannot be written" in attempt.lines()[0] and "not complete" in attempt.lines()[1]
+    # Before it failed it may have been too slow for checkpoints that come this fast.
+    lines = [line for line in attempt.lines() if "copying a checkpoint outlasts" not in line]
+    assert [line.count(os.strerror(number)) for line in lines] == [1, 0], lines
+    assert "the mirror cannot be written" in lines[0] and "not complete" in lines[1]
     # It works again: the same command completes it.
     assert check_ends(tmp_path, "--mirror", str(drive)).lines() == []
     assert csv_bytes(study_folder(drive)) == expected()
@@ -251,7 +253,7 @@ def test_restored_from_the_mirror(lost: str, tmp_path: Path) -> None:
     assert "2 of 4 runs to train" in attempt.out
     assert f"going on with 2 runs after episode {episode}\n" in attempt.out
     assert ("finished runs restored" in attempt.out) == (lost != "checkpoints")
-    assert "went on from the mirror's" in attempt.lines()[-1]
+    assert any("went on from the mirror's" in line for line in attempt.lines())
     assert csv_bytes(study_folder(drive)) == expected()
 
 
