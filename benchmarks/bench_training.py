@@ -41,7 +41,7 @@ class CaseFailed(Exception):
 
 PHASES = ("draws", "rollout", "replay", "critic", "actor", "graph", "tracking")
 COLUMNS = (
-    "case", "runs", "seconds_per_episode", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops",
+    "case", "runs", "seconds_per_episode", "fastest_process", "slowest_process", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops",
     "counted_gflop", "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
     *(f"{phase}_ms" for phase in PHASES), "peak_gflop_per_second", "device", "threads", "torch_version",
 )  # fmt: skip
@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means all (default: 0)")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 4, 16, 64, 160], help="runs of the joint cases")
     parser.add_argument("--repeats", type=int, default=10, help="episodes measured; the median counts (default: 10)")
+    parser.add_argument("--processes", type=int, default=3, help="processes per case; the median counts (default: 3)")
     parser.add_argument("--no-cuda-graph", action="store_true", help="launch CUDA kernels one by one")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -231,10 +232,14 @@ def main() -> None:
     naive, loops = (row["run_episodes_per_second"] for row in rows)
     for case in (*(f"joint:{runs}" for runs in options.runs), "sequential:16"):
         try:
-            figures = in_own_process(case, options)
+            found = [in_own_process(case, options) for _ in range(options.processes)]
         except CaseFailed as problem:
             print(problem, file=sys.stderr)
             continue
+        found.sort(key=lambda figures: figures["seconds_per_episode"])
+        figures = found[len(found) // 2]
+        figures["fastest_process"] = found[0]["seconds_per_episode"]
+        figures["slowest_process"] = found[-1]["seconds_per_episode"]
         for kind in ("counted", "executed"):
             rate = figures[f"{kind}_gflop"] * 1e9 / figures["seconds_per_episode"]
             figures[f"share_of_peak_{kind}"] = rate / peak["peak"]
@@ -251,14 +256,16 @@ def report(rows: list[dict]) -> None:
     """Print the table and write it as CSV."""
     print(
         f"{rows[0]['device']}, {rows[0]['threads']} threads, matrix product {rows[0]['peak_gflop_per_second']:.0f} "
-        "GFLOP/s\ncase        runs  s/episode  run-ep/s  x naive  x loops  of peak: counted  executed  memory GiB"
+        "GFLOP/s\ncase        runs  s/episode  (fastest … slowest)  run-ep/s  x naive  x loops  of peak: counted  executed  memory GiB"
     )
     for row in rows:
+        ends = [row[name] for name in ("fastest_process", "slowest_process") if name in row]
+        spread = "({:.4f} … {:.4f})".format(*ends) if ends else ""
         counted, executed = (
             f"{row.get(f'share_of_peak_{kind}', float('nan')):.0%}" for kind in ("counted", "executed")
         )
         print(
-            f"{row['case']:11s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  "
+            f"{row['case']:11s} {row['runs']:4d}  {row['seconds_per_episode']:9.4f}  {spread:>21s}"
             f"{row['run_episodes_per_second']:8.2f}  {row['ratio_to_naive']:7.1f}  "
             f"{row['ratio_to_batched_loops']:7.1f}  {counted:>16s}  {executed:>8s}  "
             f"{row['peak_memory_gib']:10.2f}"
