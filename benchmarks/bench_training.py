@@ -41,7 +41,8 @@ class CaseFailed(Exception):
 
 PHASES = ("draws", "rollout", "replay", "critic", "actor", "graph", "tracking")
 COLUMNS = (
-    "case", "runs", "seconds_per_episode", "fastest_process", "slowest_process", "run_episodes_per_second", "ratio_to_naive", "ratio_to_batched_loops",
+    "case", "runs", "seconds_per_episode", "fastest_process", "slowest_process", "run_episodes_per_second",
+    "ratio_to_naive", "ratio_to_batched_loops",
     "counted_gflop", "executed_gflop", "share_of_peak_counted", "share_of_peak_executed", "peak_memory_gib",
     *(f"{phase}_ms" for phase in PHASES), "peak_gflop_per_second", "device", "threads", "torch_version",
 )  # fmt: skip
@@ -256,7 +257,8 @@ def report(rows: list[dict]) -> None:
     """Print the table and write it as CSV."""
     print(
         f"{rows[0]['device']}, {rows[0]['threads']} threads, matrix product {rows[0]['peak_gflop_per_second']:.0f} "
-        "GFLOP/s\ncase        runs  s/episode  (fastest … slowest)  run-ep/s  x naive  x loops  of peak: counted  executed  memory GiB"
+        "GFLOP/s\ncase        runs  s/episode  (fastest … slowest)  run-ep/s  x naive  x loops  of peak: counted  "
+        "executed  memory GiB"
     )
     for row in rows:
         ends = [row[name] for name in ("fastest_process", "slowest_process") if name in row]
