@@ -82,8 +82,9 @@ def load_study(folder: Path | str) -> Study:
 
 
 def find_studies(root: Path | str) -> list[Path]:
-    """Folders `<root>/<preset>/<experiment>` that hold a runs.csv, sorted; empty where there are none."""
-    return sorted(path.parent for path in Path(root).glob(f"*/*/{schema.RUNS}"))
+    """Folders `<root>/<preset>/<experiment>` that hold a runs.csv, sorted; not those that --fresh moved aside."""
+    found = (path.parent for path in Path(root).glob(f"*/*/{schema.RUNS}"))
+    return sorted(folder for folder in found if ".before-" not in folder.name)
 
 
 def study_label(runs: pd.DataFrame) -> str:

@@ -111,6 +111,8 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
                 if mirror:
                     mirror.flush(LEAVING_SECONDS)
                 raise
+        elif store.has_leftovers():
+            store.write()
         study = load_study(folder)
         for path in save_study_figures(study):
             print(f"figure: {path}")

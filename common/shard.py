@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import astuple
 from typing import Any
@@ -165,7 +166,7 @@ class ShardTrainer:
             if self.checkpoints:
                 self.save()
         except CheckpointError as problem:
-            tqdm.write(f"warning: {problem}; training goes on")
+            tqdm.write(f"warning: {problem}; training goes on", file=sys.stderr)
 
     def _save_and_leave(self, signal_name: str) -> None:
         if self.checkpoints is None:

@@ -49,16 +49,15 @@ def _parse_key(line: str, file: Path) -> RunKey:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a reader, or a crash, sees the old file or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.partial")  # what a killed process leaves is overwritten
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.replace(partial, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
@@ -156,6 +155,10 @@ class ResultsStore:
                     f"{self.folder / name}: has no rows of {min(lost)}, which {schema.RUNS} lists as finished; "
                     "restore the file, or start over with --fresh"
                 )
+
+    def has_leftovers(self) -> bool:
+        """Whether a file holds rows of runs that are not finished; `write` removes them."""
+        return any(set(table.lines) - self.finished() for table in self.tables.values())
 
     def finished(self) -> set[RunKey]:
         """Runs whose rows are all there."""

@@ -87,6 +87,22 @@ def test_truncated_file(file: str, capsys: pytest.CaptureFixture, tmp_path: Path
     assert tree(tmp_path) == before
 
 
+def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """A mirror with other runs, with another configuration, and one that is the results folder itself."""
+    here, mirror = tmp_path / "here", tmp_path / "mirror"
+    main(EXPERIMENT, [*TINY, "--seeds", "1", "2", "--results-dir", str(mirror)])
+    main(EXPERIMENT, [*TINY, "--seeds", "9", "--results-dir", str(here)])
+    main(EXPERIMENT, [*TINY, "--gamma", "0.5", "--seeds", "1", "2", "--results-dir", str(tmp_path / "other")])
+    capsys.readouterr()
+    before = tree(tmp_path)
+    for folder in (here, tmp_path / "other"):
+        options = ["--gamma", "0.5"] if folder != here else []
+        line = refused(capsys, [*TINY, *options, "--results-dir", str(folder), "--mirror", str(mirror)])
+        assert str(mirror) in line and "allowed" in line
+    assert "--mirror" in refused(capsys, [*TINY, "--results-dir", str(here), "--mirror", str(here)])
+    assert tree(tmp_path) == before
+
+
 def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     file = tmp_path / "results"
     file.write_text("not a folder")
