@@ -74,14 +74,7 @@ class PublishedStyleRun(NaiveRun):
         """As the naive run, with one critic call per transition."""
         with torch.no_grad():
             values, rows, target = self.batch_errors([transition])
-            priority = (float(((values - target).square() * rows).sum()) + 0.01) ** 0.6
-        if len(self.replay) < self.capacity:
-            self.replay.append(transition)
-            self.priorities = np.append(self.priorities, priority)
-        else:
-            slot = self.stored % self.capacity
-            self.replay[slot], self.priorities[slot] = transition, priority
-        self.stored += 1
+            self.put(transition, (float(((values - target).square() * rows).sum()) + 0.01) ** 0.6)
 
     def critic_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
         """As the naive run, on the whole batch at once."""

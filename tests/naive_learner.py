@@ -271,7 +271,10 @@ class NaiveRun:
         with torch.no_grad():
             target = self.td_target(transition)
             td = sum(float((q - target) ** 2) for q in self.accepted_rows(transition))
-        priority = (td + 0.01) ** 0.6
+        self.put(transition, (td + 0.01) ** 0.6)
+
+    def put(self, transition: Transition, priority: float) -> None:
+        """Write a transition over the oldest one, or at the end while there is room."""
         if len(self.replay) < self.capacity:
             self.replay.append(transition)
             self.priorities = np.append(self.priorities, priority)
