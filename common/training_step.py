@@ -129,7 +129,7 @@ class TrainingStep:
 
     def _clip(self, layout_norms: Tensor, gradients: Tensor) -> Tensor:
         """Scale gradients (r, m, P) in place to the norm limit; returns each network's norm after it (r, m)."""
-        norms = layout_norms.square().sum(-1).sqrt()
+        norms = total_norm(layout_norms)
         factor = (self.clip_norm / (norms + 1e-6)).clamp(max=1.0)
         gradients.mul_(factor.to(gradients.dtype).unsqueeze(-1))
         return norms * factor
@@ -141,7 +141,7 @@ class TrainingStep:
         if not details and not self.clip_norm:
             return None, None
         norms = networks.layout.layer_norms(gradients)
-        clipped = self._clip(norms, gradients) if self.clip_norm else norms.square().sum(-1).sqrt()
+        clipped = self._clip(norms, gradients) if self.clip_norm else total_norm(norms)
         return norms, clipped
 
     def _critic_step(
