@@ -15,6 +15,12 @@ from common.networks import Critic, Parameters
 CHUNK_ROWS = 1024
 
 
+def critic_inputs(states: Tensor, actions: Tensor) -> dict[str, Tensor]:
+    """What a critic sees of states (R, B, N, 7) and actions (R, B, N, 3), by part, the N personal inputs as samples."""
+    own = torch.cat((states, actions), dim=-1).flatten(1, 2)
+    return {"states": states.flatten(2), "actions": actions.flatten(2), "personal": own}
+
+
 def joint_part(critic: Critic, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
     """The critic's first layer for the joint input of each sample, (R, B, hidden).
 

@@ -42,6 +42,11 @@ class StudyConfig:
     )
     actor_hidden: tuple[int, ...] = option((64, 32), "units of the actor's hidden layers", minimum=1)
     critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's two hidden layers", minimum=1)
+    output_bound: float = option(
+        3e-3,
+        "last layers of actor and critic start in U(-bound, bound); 0 means PyTorch's default, 1/sqrt(inputs)",
+        minimum=0.0,
+    )
     batch_size: int = option(64, "transitions in one training step", minimum=1)
     updates_per_episode: int = option(1, "training steps at the end of an episode, from the second on", minimum=1)
     actor_update: str = option(

@@ -22,11 +22,12 @@ ALIGNMENT = 16  # floats; keeps every layer of every network on a cache line, wh
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter of one network: `<layer>.<name>`, its shape, and that it starts in U(-bound, bound)."""
+    """One parameter of one network: `<layer>.<name>`, its shape, and that it starts in centre + U(-bound, bound)."""
 
     name: str
     shape: tuple[int, ...]
     bound: float
+    centre: float = 0.0
 
     @property
     def layer(self) -> str:
@@ -50,6 +51,17 @@ def linear_specs(layer: str, inputs: int, outputs: int, bound: float | None = No
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x (G, B, in), weight (G, in, out), bias (G, out) -> (G, B, out)."""
     return stacked_product(x, weight, bias.unsqueeze(1))
+
+
+def layer_norm_specs(layer: str, features: int) -> list[ParameterSpec]:
+    """Gain (1 at the start) and bias (0) of a LayerNorm (ba2016) over `features`."""
+    return [ParameterSpec(f"{layer}.gain", (features,), 0.0, 1.0), ParameterSpec(f"{layer}.bias", (features,), 0.0)]
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """LayerNorm over the last dimension, eps 1e-5: x (G, B, features), gain and bias (G, features)."""
+    normalised = torch.nn.functional.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(bias.unsqueeze(1), normalised, gain.unsqueeze(1))
 
 
 def stacked_product(x: Tensor, weight: Tensor, base: Tensor | None = None) -> Tensor:
@@ -95,8 +107,11 @@ class ParameterLayout:
         views = self.views(flat.unsqueeze(0))
         for spec in self.specs:
             name, view = spec.name, views[spec.name]
+            if not spec.bound:
+                view.fill_(spec.centre)
+                continue
             draws = stream(seed, f"initial {network} {name}").random((networks, *spec.shape))
-            view.copy_(torch.from_numpy(spec.bound * (2.0 * draws - 1.0)))
+            view.copy_(torch.from_numpy(spec.centre + spec.bound * (2.0 * draws - 1.0)))
         return flat
 
     def pack(self, values: dict[str, Tensor], like: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.candidates import joint_part, personal_inputs, row_values
+from common.candidates import critic_inputs, joint_part, personal_inputs, row_values
 from common.config import StudyConfig
+from common.layers import ParameterLayout
 from common.master import accept_at_random, choose_offloads, exceeds_limits, offload_slots, rank_and_accept
 from common.mec_env import (
     ACTION_SIZE,
@@ -38,7 +39,7 @@ from common.reports import EpisodeReport, Evaluation, RunKey, joined
 from common.rollout import Trajectory, play
 from common.runtime import free_memory_bytes
 from common.stacked import StackedNetworks
-from common.training_step import StepScales, TrainingStep, Transitions, act, proposes
+from common.training_step import StepScales, TrainingStep, Transitions, act, agents_first, proposes
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
 CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
@@ -99,9 +100,10 @@ class Learner:
         self.keys = list(keys)
         self.episode = 0  # training episodes done
         self.updates = 0  # training steps done
-        actor, critic = actor_class(config.actor_hidden), critic_class(config.agents, config.critic_hidden)
-        self.actors = StackedNetworks(actor, self._initial(actor, config.agents), config.tau < 1.0)
-        self.critics = StackedNetworks(critic, self._initial(critic, 1), config.tau < 1.0)
+        actor = actor_class(config.actor_hidden, config.output_bound)
+        critic = critic_class(config.agents, config.critic_hidden, config.output_bound)
+        self.actors = self._stacked(actor, config.agents)
+        self.critics = self._stacked(critic, 1)
         self.training_step = TrainingStep(
             self.actors,
             self.critics,
@@ -125,12 +127,16 @@ class Learner:
         self.evaluation_tasks = self._tensor(evaluation_tasks(config.eval_episodes, config.agents))
         self._index_runs()
 
-    def _initial(self, network: Actor | Critic, members: int) -> Tensor:
-        """Initial parameters (R, members, P); runs of one seed start alike."""
-        by_seed = {key.seed: None for key in self.keys}
-        for seed in by_seed:
-            by_seed[seed] = network.layout.initial(network.name, seed, members).to(self.device, self.dtype)
-        return torch.stack([by_seed[key.seed] for key in self.keys])
+    def _stacked(self, network: Actor | Critic, members: int) -> StackedNetworks:
+        """Untrained networks of all runs, `members` each; runs of one seed start alike."""
+
+        def initial(layout: ParameterLayout) -> Tensor:
+            by_seed = {key.seed: None for key in self.keys}
+            for seed in by_seed:
+                by_seed[seed] = layout.initial(network.name, seed, members).to(self.device, self.dtype)
+            return torch.stack([by_seed[key.seed] for key in self.keys])
+
+        return StackedNetworks(network, initial(network.layout), initial(network.statistics), self.config.tau < 1.0)
 
     def _index_runs(self) -> None:
         """Everything that depends on which runs are present."""
@@ -226,12 +232,14 @@ class Learner:
     def _play_training(self, inputs: EpisodeInputs) -> Trajectory:
         """One noisy episode of every run; leaves the noisy actions in `self.noisy` (R, T, N, 3)."""
         noisy_actions = []
-        p = self.actors.views(slice(None))
+        p, critic_p = self.actors.views(slice(None)), self.critics.views(slice(None))
         noise = inputs.noise[self.seed_of_run].unsqueeze(1)
 
         def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+            self.actors.network.observe_step(p, {"states": agents_first(state)})
             actions = (act(self.actors.network, p, state)[0] + noise[:, :, t]).clamp(-1.0, 1.0)
             noisy_actions.append(actions)
+            self.critics.network.observe_step(critic_p, critic_inputs(state, actions))
             return self.decide(state, actions, inputs.explore[:, t], inputs.order[:, t])
 
         trajectory = play(self.env, self.world, inputs.tasks[self.seed_of_run].unsqueeze(1), policy)

@@ -23,7 +23,7 @@ class RunKey:
 
 
 class TensorRecord:
-    """A dataclass of tensors (or None) whose first dimension is the runs."""
+    """A dataclass of tensors (or dicts of them, or None) whose first dimension is the runs."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same record with `function` applied to every tensor."""
@@ -31,6 +31,8 @@ class TensorRecord:
         def mapped(value: object) -> object:
             if isinstance(value, TensorRecord):
                 return value.map(function)
+            if isinstance(value, dict):
+                return {name: function(tensor) for name, tensor in value.items()}
             return function(value) if isinstance(value, Tensor) else value
 
         return type(self)(**{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
@@ -38,8 +40,13 @@ class TensorRecord:
 
 def joined(records: list) -> object:
     """One record of all runs from records of consecutive blocks of runs."""
-    first = records[0]
-    return type(first)(**{f.name: torch.cat([getattr(r, f.name) for r in records]) for f in fields(first)})
+
+    def join(values: list) -> object:
+        if isinstance(values[0], dict):
+            return {name: torch.cat([value[name] for value in values]) for name in values[0]}
+        return torch.cat(values)
+
+    return type(records[0])(**{f.name: join([getattr(r, f.name) for r in records]) for f in fields(records[0])})
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class StepDetails(TensorRecord):
 
     Gradients are L2 norms before clipping by layer, the clipped ones totals after it (the same without
     clipping); updates are L2 norms of the weight change; action_slope is mean |dQ/da|; states, noise-free
-    actions and pre-activations are those of the batch, before the step.
+    actions and pre-activations are those of the batch, before the step; extras are the actor variant's measures.
     """
 
     actor_gradients: Tensor  # (R, N, L)
@@ -61,6 +68,7 @@ class StepDetails(TensorRecord):
     states: Tensor  # (R, B, N, 7)
     actions: Tensor  # (R, B, N, 3)
     pre_activations: Tensor  # (R, B, N, 3)
+    extras: dict[str, Tensor]  # (R, N, …) each
 
 
 @dataclass(frozen=True)

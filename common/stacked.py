@@ -12,22 +12,27 @@ from common.optimizer import adam_step
 class StackedNetworks:
     """M networks of each of R runs in one flat tensor (R, M, P)."""
 
-    def __init__(self, network: Actor | Critic, flat: Tensor, separate_target: bool):
-        """Start at `flat`; with tau = 1 the target is the network itself and needs no copy."""
+    def __init__(self, network: Actor | Critic, flat: Tensor, statistics: Tensor, separate_target: bool):
+        """Start at `flat` and `statistics` (R, M, S); with tau = 1 the target is the network itself, without a copy."""
         self.network, self.layout = network, network.layout
         self.flat = flat
         self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
         self.target = flat.clone() if separate_target else None
+        self.statistics = statistics if statistics.numel() else None  # one set, for the target too
 
-    def views(self, runs: slice, target: bool = False) -> Parameters:
-        """Parameters of `runs` by name, (r·M, …), without a copy."""
+    def views(self, runs: slice, members: slice = slice(None), target: bool = False) -> Parameters:
+        """Parameters and statistics of networks `members` of `runs` by name, (r·m, …), without a copy."""
         flat = self.target if target and self.target is not None else self.flat
-        return self.layout.views(flat[runs])
+        return self.layout.views(flat[runs, members]) | self._statistics(runs, members)
 
-    def leaves(self, runs: slice, members: slice = slice(None)) -> Parameters:
-        """The same as leaves of a gradient computation, for networks `members` of `runs`."""
+    def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Parameters, Parameters]:
+        """Their parameters as leaves of a gradient computation, and these with the statistics."""
         views = self.layout.views(self.flat[runs, members])
-        return {name: view.detach().requires_grad_() for name, view in views.items()}
+        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        return leaves, leaves | self._statistics(runs, members)
+
+    def _statistics(self, runs: slice, members: slice) -> Parameters:
+        return {} if self.statistics is None else self.network.statistics.views(self.statistics[runs, members])
 
     def step(
         self,
@@ -51,8 +56,8 @@ class StackedNetworks:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
-        names = ("flat", "first", "second") + (() if self.target is None else ("target",))
-        return {name: getattr(self, name) for name in names}
+        tensors = {name: getattr(self, name) for name in ("flat", "first", "second", "target", "statistics")}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def keep(self, runs: Tensor) -> None:
         """Keep only these runs."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common import schema
+from common.config import StudyConfig
 from common.reports import RunKey
 
 STUDY = "study.json"
@@ -132,7 +133,8 @@ class ResultsStore:
             return
         try:
             there = json.loads(path.read_text())
-            old = {"experiment": there["experiment"], **there["configuration"]}
+            # A field that is younger than the file had its default then.
+            old = {"experiment": there["experiment"], **StudyConfig().result_fields(), **there["configuration"]}
             self.made_by = list(there["made_by"])
         except (ValueError, KeyError, TypeError):
             raise StoreError(f"{path}: not a readable study description; choose another --results-dir") from None

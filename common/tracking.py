@@ -104,7 +104,23 @@ def saturation_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
         "z_min": flat.amin(1),
         **{f"z_q{round(100 * q):02d}": quantiles[i] for i, q in enumerate(QUANTILES)},
         "z_max": flat.amax(1),
+        **extra_columns(details.extras),
     }
+
+
+def extra_columns(extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mean, sd, min and max of each of an actor variant's measures (R, N, …), each (R,)."""
+    columns = {}
+    for name, values in extras.items():
+        numbers = values.double().flatten(2) if values.ndim > 2 else values.double().unsqueeze(2)
+        mean = _mean(numbers)
+        columns |= {
+            f"{name}_mean": mean,
+            f"{name}_sd": _mean((numbers - mean.view(-1, 1, 1)).square()).sqrt(),
+            f"{name}_min": numbers.flatten(1).amin(1),
+            f"{name}_max": numbers.flatten(1).amax(1),
+        }
+    return columns
 
 
 class Tracker:

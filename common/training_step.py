@@ -45,10 +45,15 @@ def proposes(actions: Tensor) -> Tensor:
     return actions[..., 0] >= PROPOSE_THRESHOLD
 
 
+def agents_first(states: Tensor) -> Tensor:
+    """What each actor sees, (r·N, B, 7), of states (r, B, N, 7)."""
+    return states.transpose(1, 2).flatten(0, 1)
+
+
 def act(actor: Actor, p: Parameters, states: Tensor) -> tuple[Tensor, Tensor]:
     """Actions and pre-activations (r, B, N, 3) of all agents from states (r, B, N, 7); p holds (r·N, …)."""
     runs, agents = states.shape[0], states.shape[2]
-    action, z = actor(p, states.transpose(1, 2).flatten(0, 1))
+    action, z = actor(p, agents_first(states))
     if action.requires_grad:
         # A lone run's gradient would arrive as a strided view, and its products would round differently.
         action.register_hook(torch.Tensor.contiguous)
@@ -120,6 +125,7 @@ class TrainingStep:
         with self.timer.phase("critic"):
             td_squares, critic_finite, critic_details = self._critic_step(runs, data, weights, scales, details)
         with self.timer.phase("actor"):
+            self.actors.network.observe_batch(self.actors.views(runs), agents_first(data.states))
             step = self._sequential_actor_step if self.sequential else self._joint_actor_step
             report, actor_details = step(runs, data.states, weights, scales, details)
             self.actors.follow(runs, self.tau)
@@ -148,8 +154,8 @@ class TrainingStep:
         self, runs: slice, data: Transitions, weights: Tensor, scales: StepScales, details: bool
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         targets = self.td_targets(runs, data).unsqueeze(-1)
-        leaves = self.critics.leaves(runs)
-        values, valid = self.stored_rows(leaves, data)
+        leaves, p = self.critics.leaves(runs)
+        values, valid = self.stored_rows(p, data)
         weighted = weights.unsqueeze(-1) * (values - targets)
         loss = torch.where(valid, weighted.square(), 0.0).sum((1, 2)) / valid.sum((1, 2))
         gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
@@ -218,12 +224,13 @@ class TrainingStep:
         self, runs: slice, states: Tensor, weights: Tensor, scales: StepScales, details: bool
     ) -> tuple[StepReport, dict[str, Tensor]]:
         """One loss, every actor's gradient from the same joint policy, all stepped together."""
-        leaves = self.actors.leaves(runs)
-        actions, z = act(self.actors.network, leaves, states)
+        leaves, p = self.actors.leaves(runs)
+        actions, z = act(self.actors.network, p, states)
         loss = self._policy_loss(runs, states, actions, weights)
+        extras = self._measures(runs, states) if details else {}
         report, measured, slope = self._actor_update(runs, slice(None), leaves, loss, actions, scales, details)
         if details:
-            measured |= batch_details(states, actions, z, slope, weights)
+            measured |= batch_details(states, actions, z, slope, weights, extras)
         return report, measured
 
     def _sequential_actor_step(
@@ -232,17 +239,17 @@ class TrainingStep:
         """Agents 0 … N−1 in turn, each against the actors already stepped."""
         with torch.no_grad():
             actions, z = act(self.actors.network, self.actors.views(runs), states)
+            extras = self._measures(runs, states) if details else {}
         before, slopes, reports, parts = actions, [], [], []
         for agent in range(states.shape[2]):
             one = slice(agent, agent + 1)
-            leaves = self.actors.leaves(runs, one)
-            own, _ = act(self.actors.network, leaves, states[:, :, one])
+            leaves, p = self.actors.leaves(runs, one)
+            own, _ = act(self.actors.network, p, states[:, :, one])
             policy = torch.cat((actions[:, :, :agent], own, actions[:, :, agent + 1 :]), dim=2)
             loss = self._policy_loss(runs, states, policy, weights)
             report, measured, slope = self._actor_update(runs, one, leaves, loss, own, scales, details)
             with torch.no_grad():
-                p = self.actors.layout.views(self.actors.flat[runs, one])
-                moved = act(self.actors.network, p, states[:, :, one])[0]
+                moved = act(self.actors.network, self.actors.views(runs, one), states[:, :, one])[0]
                 actions = torch.cat((actions[:, :, :agent], moved, actions[:, :, agent + 1 :]), dim=2)
             slopes.append(slope)
             reports.append(report)
@@ -256,8 +263,14 @@ class TrainingStep:
         )
         measured = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
         if details:
-            measured |= batch_details(states, before, z, torch.cat(slopes, dim=2), weights)
+            measured |= batch_details(states, before, z, torch.cat(slopes, dim=2), weights, extras)
         return report, measured
+
+    def _measures(self, runs: slice, states: Tensor) -> dict[str, Tensor]:
+        """The actor variant's own measures of the batch, (r, N, …) each, before the step."""
+        with torch.no_grad():
+            found = self.actors.network.measures(self.actors.views(runs), agents_first(states))
+            return {name: value.unflatten(0, (states.shape[0], -1)).clone() for name, value in found.items()}
 
 
 def largest(numbers: Tensor) -> Tensor:
@@ -270,7 +283,9 @@ def total_norm(layer_norms: Tensor) -> Tensor:
     return layer_norms.square().sum(-1).sqrt()
 
 
-def batch_details(states: Tensor, actions: Tensor, z: Tensor, slope: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def batch_details(
+    states: Tensor, actions: Tensor, z: Tensor, slope: Tensor, weights: Tensor, extras: dict[str, Tensor]
+) -> dict[str, Tensor | dict[str, Tensor]]:
     """The batch as the actors saw it, and mean |dQ/da| from d loss / da = −(w/B)·dQ/da, both (r, B, N, 3)."""
     slope_per_sample = slope.detach().double().abs().sum((2, 3)) * (slope.shape[1] / weights.double())
     count = slope.shape[1] * slope.shape[2] * slope.shape[3]
@@ -279,4 +294,5 @@ def batch_details(states: Tensor, actions: Tensor, z: Tensor, slope: Tensor, wei
         "states": states,
         "actions": actions.detach(),
         "pre_activations": z.detach(),
+        "extras": extras,
     }

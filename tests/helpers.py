@@ -42,12 +42,13 @@ def grid(*seeds: int) -> list[RunKey]:
 
 def actor_weights(learner: Learner, run: int, target: bool = False) -> Weights:
     """Weights (N, …) of one run's actors as fc1.weight … fc3.bias."""
-    return _weights(learner.actors.views(slice(run, run + 1), target))
+    return _weights(learner.actors.views(slice(run, run + 1), target=target))
 
 
 def critic_weights(learner: Learner, run: int, target: bool = False) -> Weights:
     """Weights of one run's critic in torch.nn.Linear's orientation, the three parts of fc1 put together again."""
-    return {name: value[0] for name, value in _weights(learner.critics.views(slice(run, run + 1), target)).items()}
+    views = learner.critics.views(slice(run, run + 1), target=target)
+    return {name: value[0] for name, value in _weights(views).items()}
 
 
 def _weights(views: dict[str, torch.Tensor]) -> Weights:

@@ -81,7 +81,7 @@ def fast_learner(case: Case) -> Learner:
     for target in (False, True):
         # Without a separate target both views are the same numbers, which must be moved once.
         if not target or learner.actors.target is not None:
-            learner.actors.views(slice(None), target)["fc3.bias"][:, 0] += case.bias
+            learner.actors.views(slice(None), target=target)["fc3.bias"][:, 0] += case.bias
     learner.episode = case.start
     return learner
 
