@@ -113,7 +113,7 @@ def grid_keys(runs: int) -> list[RunKey]:
 def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_graph: bool) -> dict[str, float]:
     """Steady-state figures of the engine with `runs` runs."""
     config = StudyConfig(actor_update=mode)
-    learner = Learner(config, grid_keys(runs), device)
+    learner = Learner(config, grid_keys(runs), device, threads=torch.get_num_threads())
     for name in learner.replay.TENSORS:  # touch every page, so that memory is that of a full replay
         getattr(learner.replay, name).zero_()
     player = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" and cuda_graph else learner
@@ -132,7 +132,8 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     scored = count_scored_rows()
     taken = seconds(episode, repeats, device)
     counted = runs * counted_flop(config, learner.episode)
-    executed = counted if learner.dense else runs * counted_flop(config, learner.episode, scored[0] / repeats / runs)
+    executed = counted if learner.dense else runs * counted_flop(config, learner.episode, sum(scored) / repeats / runs)
+    shares = learner.timer.shares()
     return {
         "runs": runs,
         "seconds_per_episode": taken,
@@ -140,21 +141,21 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
         "counted_gflop": counted / 1e9 if mode == "joint" else float("nan"),
         "executed_gflop": executed / 1e9 if mode == "joint" else float("nan"),
         "peak_memory_gib": runtime.peak_memory_bytes(device) / 2**30,
-        **{f"{phase}_ms": 1e3 * learner.timer.seconds.get(phase, 0.0) / repeats for phase in PHASES},
+        **{f"{phase}_ms": 1e3 * taken * shares.get(phase, 0.0) for phase in PHASES},
     }
 
 
 def count_scored_rows() -> list[int]:
-    """From now on, count the rows that are scored for a maximum or a ranking; returns the counter."""
-    counter = [0]
+    """From now on, note the rows that are scored for a maximum or a ranking; returns the list of counts."""
+    counts = []
     original = candidates._wanted_row_values
 
     def counting(critic, p, joint, personal, wanted):
-        counter[0] += int(wanted.sum())
+        counts.append(int(wanted.sum()))
         return original(critic, p, joint, personal, wanted)
 
     candidates._wanted_row_values = counting
-    return counter
+    return counts
 
 
 def published_case(kind: str) -> dict[str, float]:

@@ -35,14 +35,16 @@ from common.optimizer import adam_scales
 from common.phases import PhaseTimer
 from common.random_streams import episode_draws, task_draws
 from common.replay import Replay, importance_exponent
-from common.reports import EpisodeReport, Evaluation, RunKey, joined
+from common.reports import EpisodeReport, Evaluation, RunKey, StepDetails, StepReport, joined
 from common.rollout import Trajectory, play
 from common.runtime import free_memory_bytes
 from common.stacked import StackedNetworks
 from common.training_step import StepScales, TrainingStep, Transitions, act, agents_first, proposes
+from common.workers import LEAST_RUNS, Workers
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
-CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
+CACHE_BYTES = 16 * 2**20  # hidden units, or actors, of one block of runs on the CPU
+LARGE_ACTORS = 2 * 2**20  # bytes of one run's actors from which their rollout is bound by memory
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
 
@@ -78,6 +80,19 @@ class EpisodeInputs:
     position: Tensor
 
 
+@dataclass(frozen=True)
+class Block:
+    """Runs that are computed in one piece: which, their worlds (r, N), and which seed each belongs to (r,).
+
+    groups: (seed, runs) for every seed in it, runs counted within the block.
+    """
+
+    runs: slice
+    world: World
+    seed_of_run: Tensor
+    groups: list[tuple[int, slice]]
+
+
 class Learner:
     """R runs of one study, trained as one batch; every run's numbers are those it would have alone."""
 
@@ -91,11 +106,16 @@ class Learner:
         critic_class: type[Critic] = Critic,
         dense: bool | None = None,
         timer: PhaseTimer | None = None,
+        threads: int = 1,
     ):
-        """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only."""
+        """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only.
+
+        With several `threads` on the CPU, blocks of runs are computed side by side; the numbers stay the same.
+        """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
         self.timer = timer or PhaseTimer()
+        self.workers = Workers(threads if device.type == "cpu" else 1, len(keys))
         self.env = MecEnv(config.env, config.channels)
         self.keys = list(keys)
         self.episode = 0  # training episodes done
@@ -144,24 +164,35 @@ class Learner:
         if seeds != sorted(seeds):
             raise ValueError("runs must be ordered by seed")
         self.seeds = list(dict.fromkeys(seeds))
-        self.seed_of_run = torch.tensor([self.seeds.index(seed) for seed in seeds], device=self.device)
-        starts = [seeds.index(seed) for seed in self.seeds]
-        self.seed_groups = [slice(a, b) for a, b in zip(starts, [*starts[1:], len(seeds)], strict=True)]
         self.actor_lrs = torch.tensor([key.actor_lr for key in self.keys], dtype=torch.float64)
         self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
         worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
-        self.world = World(**{name: value[self.seed_of_run] for name, value in vars(worlds).items()})
-        count = -(-len(seeds) // self._block_size())
+        self.whole = self._block(slice(0, len(seeds)), worlds)
+        workers = max(1, min(self.workers.count, len(seeds) // LEAST_RUNS))
+        count = workers * -(-len(seeds) // (workers * self._block_size()))
         edges = [len(seeds) * i // count for i in range(count + 1)]
-        self.blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        self.blocks = [self._block(slice(a, b), worlds) for a, b in itertools.pairwise(edges)]
+
+    def _block(self, runs: slice, worlds: World) -> Block:
+        places = [self.seeds.index(key.seed) for key in self.keys[runs]]
+        starts = [places.index(place) for place in dict.fromkeys(places)]
+        groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
+        seed_of_run = torch.tensor(places, device=self.device)
+        world = World(**{name: value[seed_of_run] for name, value in vars(worlds).items()})
+        return Block(runs, world, seed_of_run, groups)
 
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
         config = self.config
         rows = (config.agents + 1) if self.dense else config.channels
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
-        budget = free_memory_bytes(self.device) // 8 if self.device.type == "cuda" else CACHE_BYTES
-        return max(1, budget // hidden_bytes)
+        if self.device.type == "cuda":
+            return max(1, free_memory_bytes(self.device) // 8 // hidden_bytes)
+        return max(LEAST_RUNS, CACHE_BYTES // max(hidden_bytes, self._actor_bytes()))
+
+    def _actor_bytes(self) -> int:
+        """Memory of one run's actors."""
+        return self.actors.flat[0].numel() * self.actors.flat.element_size()
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         """Host numbers on the device, floats in the learner's dtype unless it is given."""
@@ -212,44 +243,51 @@ class Learner:
 
     def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
         """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
-        with self.timer.phase("rollout"), torch.no_grad():
-            trajectory = self._play_training(inputs)
-        with self.timer.phase("replay"):
-            self._store(inputs, trajectory)
-        steps, measured = None, None
-        for update in range(self.config.updates_per_episode if train else 0):
-            steps_now, measured = self._train(inputs, update, details)
-            steps = steps_now if steps is None else steps.and_then(steps_now)
-        return EpisodeReport(
-            self.episode + 1,
-            trajectory.rewards[:, 0].sum(-1),
-            trajectory.late_share[:, 0].mean(-1),
-            trajectory.drained_share[:, 0].mean(-1),
-            steps,
-            measured,
-        )
+        # Small operations, bound by Python, so all runs in one piece, unless the actors' weights outweigh that.
+        pieces = [self.whole] if self.dense or self._actor_bytes() < LARGE_ACTORS else self.blocks
+        played = self.workers.map(lambda block: self._play_training(block, inputs), pieces)
+        trajectory, noisy = joined([trajectory for trajectory, _ in played]), torch.cat([x for _, x in played])
 
-    def _play_training(self, inputs: EpisodeInputs) -> Trajectory:
-        """One noisy episode of every run; leaves the noisy actions in `self.noisy` (R, T, N, 3)."""
+        def learn(block: Block) -> EpisodeReport:
+            own = trajectory.of(block.runs)
+            self._store(block.runs, inputs, own, noisy[block.runs])
+            steps, measured = None, None
+            for update in range(self.config.updates_per_episode if train else 0):
+                steps_now, measured = self._train(block, inputs, update, details)
+                steps = steps_now if steps is None else steps.and_then(steps_now)
+            return EpisodeReport(
+                self.episode + 1,
+                own.rewards[:, 0].sum(-1),
+                own.late_share[:, 0].mean(-1),
+                own.drained_share[:, 0].mean(-1),
+                steps,
+                measured,
+            )
+
+        return joined(self.workers.map(learn, self.blocks))
+
+    def _play_training(self, block: Block, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
+        """One noisy episode of every run, and its noisy actions (r, T, N, 3)."""
         noisy_actions = []
-        p, critic_p = self.actors.views(slice(None)), self.critics.views(slice(None))
-        noise = inputs.noise[self.seed_of_run].unsqueeze(1)
+        actors, critics, runs = self.actors, self.critics, block.runs
+        p, critic_p = actors.views(runs), critics.views(runs)
+        noise = inputs.noise[block.seed_of_run].unsqueeze(1)
 
         def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-            self.actors.network.observe_step(p, {"states": agents_first(state)})
-            actions = (act(self.actors.network, p, state)[0] + noise[:, :, t]).clamp(-1.0, 1.0)
+            actors.network.observe_step(p, {"states": agents_first(state)})
+            actions = (act(actors.network, p, state)[0] + noise[:, :, t]).clamp(-1.0, 1.0)
             noisy_actions.append(actions)
-            self.critics.network.observe_step(critic_p, critic_inputs(state, actions))
-            return self.decide(state, actions, inputs.explore[:, t], inputs.order[:, t])
+            critics.network.observe_step(critic_p, critic_inputs(state, actions))
+            return self.decide(block, state, actions, inputs.explore[:, t], inputs.order[:, t])
 
-        trajectory = play(self.env, self.world, inputs.tasks[self.seed_of_run].unsqueeze(1), policy)
-        self.noisy = torch.cat(noisy_actions, dim=1)
-        return trajectory
+        with self.timer.phase("rollout"), torch.no_grad():
+            trajectory = play(self.env, block.world, inputs.tasks[block.seed_of_run].unsqueeze(1), policy)
+            return trajectory, torch.cat(noisy_actions, dim=1)
 
     def decide(
-        self, state: Tensor, actions: Tensor, explore: Tensor | None = None, order: Tensor | None = None
+        self, block: Block, state: Tensor, actions: Tensor, explore: Tensor | None = None, order: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Offloads (R, E, N) bool, alpha and rho (R, E, N) from state (R, E, N, 7) and actions (R, E, N, 3).
+        """Offloads (r, E, N) bool, alpha and rho (r, E, N) from state (r, E, N, 7) and actions (r, E, N, 3).
 
         explore (S,) bool and order (S, N): where the proposals exceed the limits and `explore` is true for
         the run's seed, agents are accepted at random instead of by the critic's ranking.
@@ -258,87 +296,81 @@ class Learner:
         limits = (self.config.channels, STORAGE)
         shares = share(actions[..., 1]), share(actions[..., 2])
         if self.dense:
-            scores = self._scores(slice(None), state, actions, proposed)
+            scores = self._scores(block.runs, state, actions, proposed)
             if explore is None:
                 return choose_offloads(proposed, sizes, scores, *limits), *shares
-            flags, orders = explore[self.seed_of_run, None], order[self.seed_of_run, None]
+            flags, orders = explore[block.seed_of_run, None], order[block.seed_of_run, None]
             return choose_offloads(proposed, sizes, scores, *limits, flags, orders), *shares
         over = exceeds_limits(proposed, sizes, *limits)
         accepted = proposed.clone()
-        for seed, runs in enumerate(self.seed_groups):
-            need = over[runs].unsqueeze(-1)
+        for seed, own in block.groups:
+            need = over[own].unsqueeze(-1)
             if explore is not None and explore[seed]:
-                chosen = accept_at_random(order[seed].expand_as(sizes[runs]), sizes[runs], *limits)
+                chosen = accept_at_random(order[seed].expand_as(sizes[own]), sizes[own], *limits)
             elif need.any():
-                ranked = proposed[runs] & need
-                chosen = rank_and_accept(ranked, sizes[runs], self._scores(runs, state, actions, ranked), *limits)
+                ranked = proposed[own] & need
+                runs = slice(block.runs.start + own.start, block.runs.start + own.stop)
+                scores = self._scores(runs, state[own], actions[own], ranked)
+                chosen = rank_and_accept(ranked, sizes[own], scores, *limits)
             else:
                 continue
-            accepted[runs] = torch.where(need, chosen, proposed[runs])
+            accepted[own] = torch.where(need, chosen, proposed[own])
         return accepted, *shares
 
     def _scores(self, runs: slice, state: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
-        """The master's score Q(s, a, s_i, a_i) of every wanted agent, (r, E, N)."""
+        """The master's score Q(s, a, s_i, a_i) of every wanted agent of `runs`, (r, E, N)."""
         critic, p = self.critics.network, self.critics.views(runs)
-        joint = joint_part(critic, p, state[runs], actions[runs])
+        joint = joint_part(critic, p, state, actions)
         rows = torch.nn.functional.pad(wanted, (0, 1))
-        return row_values(critic, p, joint, personal_inputs(state[runs], actions[runs]), rows, self.dense)[..., :-1]
+        return row_values(critic, p, joint, personal_inputs(state, actions), rows, self.dense)[..., :-1]
 
-    def _store(self, inputs: EpisodeInputs, trajectory: Trajectory) -> None:
+    def _store(self, runs: slice, inputs: EpisodeInputs, trajectory: Trajectory, noisy: Tensor) -> None:
         """Put the episode into the replay, each transition with its own TD errors under the present networks."""
-        states = trajectory.states[:, 0]
-        slots = offload_slots(trajectory.offloads[:, 0], self.config.channels)
-        rewards = trajectory.rewards[:, 0]
-        done = torch.zeros_like(rewards, dtype=torch.bool)
-        done[:, -1] = True
-        squares = [
-            self.training_step.td_squares(
-                runs,
-                Transitions(
-                    states[runs, :-1], self.noisy[runs], slots[runs], rewards[runs], states[runs, 1:], done[runs]
-                ),
-            )
-            for runs in self.blocks
-        ]
-        self.replay.insert(
-            inputs.position, states.flatten(2), self.noisy.flatten(2), slots, rewards, torch.cat(squares)
-        )
+        with self.timer.phase("replay"):
+            states, rewards = trajectory.states[:, 0], trajectory.rewards[:, 0]
+            slots = offload_slots(trajectory.offloads[:, 0], self.config.channels)
+            done = torch.zeros_like(rewards, dtype=torch.bool)
+            done[:, -1] = True
+            transitions = Transitions(states[:, :-1], noisy, slots, rewards, states[:, 1:], done)
+            squares = self.training_step.td_squares(runs, transitions)
+            self.replay.insert(runs, inputs.position, states.flatten(2), noisy.flatten(2), slots, rewards, squares)
 
-    def _train(self, inputs: EpisodeInputs, update: int, details: bool) -> tuple:
-        """One training step of all runs: its report and, if asked for, its details."""
+    def _train(
+        self, block: Block, inputs: EpisodeInputs, update: int, details: bool
+    ) -> tuple[StepReport, StepDetails | None]:
+        """One training step of a block: its report and, if asked for, its details."""
+        agents, runs = self.config.agents, block.runs
         with self.timer.phase("replay"), torch.no_grad():
-            draws = inputs.replay[update][self.seed_of_run]
-            indices, weights = self.replay.sample(draws, inputs.beta[update])
-            weights = weights.to(self.dtype)
+            draws = inputs.replay[update][block.seed_of_run]
+            indices, weights = self.replay.sample(runs, draws, inputs.beta[update])
+            states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices)
+            data = Transitions(
+                states.unflatten(2, (agents, -1)),
+                actions.unflatten(2, (agents, -1)),
+                slots,
+                rewards,
+                next_states.unflatten(2, (agents, -1)),
+                done,
+            )
         scales = StepScales(inputs.actor_steps[update], inputs.critic_steps[update], inputs.correction[update])
-        agents, reports, measured = self.config.agents, [], []
-        for runs in self.blocks:
-            with self.timer.phase("replay"):
-                states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices[runs])
-                data = Transitions(
-                    states.unflatten(2, (agents, -1)),
-                    actions.unflatten(2, (agents, -1)),
-                    slots,
-                    rewards,
-                    next_states.unflatten(2, (agents, -1)),
-                    done,
-                )
-            squares, report, detail = self.training_step(runs, data, weights[runs], scales, details)
-            self.replay.update_priorities(runs, indices[runs], squares)
-            reports.append(report)
-            measured.append(detail)
-        return joined(reports), joined(measured) if details else None
+        squares, report, detail = self.training_step(runs, data, weights.to(self.dtype), scales, details)
+        self.replay.update_priorities(runs, indices, squares)
+        return report, detail
 
     def evaluate(self) -> Evaluation:
         """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""
-        p = self.actors.views(slice(None))
+        with self.timer.phase("evaluation"):
+            return joined(self.workers.map(self._block_evaluation, self.blocks))
+
+    def _block_evaluation(self, block: Block) -> Evaluation:
+        p = self.actors.views(block.runs)
 
         def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-            return self.decide(state, act(self.actors.network, p, state)[0])
+            return self.decide(block, state, act(self.actors.network, p, state)[0])
 
-        with self.timer.phase("evaluation"), torch.no_grad():
-            tasks = self.evaluation_tasks.expand(len(self.keys), *self.evaluation_tasks.shape)
-            return summarise(play(self.env, self.world, tasks, policy))
+        with torch.no_grad():
+            tasks = self.evaluation_tasks.expand(len(block.seed_of_run), *self.evaluation_tasks.shape)
+            return summarise(play(self.env, block.world, tasks, policy))
 
     def keep(self, positions: list[int]) -> None:
         """Drop all runs but those at these positions; the numbers of the others do not change."""

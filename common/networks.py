@@ -47,8 +47,8 @@ class Network:
         return x
 
     def activation(self, hidden: Tensor, p: Parameters, layer: int) -> Tensor:
-        """What follows hidden layer `layer` (1 …); may overwrite its input."""
-        return hidden.relu_()
+        """What follows hidden layer `layer` (1 …); may overwrite its input where no gradient is recorded."""
+        return hidden.relu() if hidden.requires_grad else hidden.relu_()
 
     def statistic_specs(self) -> list[ParameterSpec]:
         """Statistics of one network."""
@@ -125,7 +125,11 @@ class Critic(Network):
     def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
         """Q of K rows per sample, (G, B·K), from joint part (G, B, hidden) and personal inputs (G, B·K, 10)."""
         hidden = stacked_product(self.input(personal, p, "personal"), p["fc1.personal"])
-        hidden.unflatten(1, (joint_part.shape[1], -1)).add_(joint_part.unsqueeze(2))
+        by_sample = hidden.unflatten(1, (joint_part.shape[1], -1))
+        if hidden.requires_grad:  # a change in place would make the backward pass copy
+            hidden = (by_sample + joint_part.unsqueeze(2)).flatten(1, 2)
+        else:
+            by_sample.add_(joint_part.unsqueeze(2))
         hidden = self.activation(hidden, p, 1)
         hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
         # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.

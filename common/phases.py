@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from contextlib import contextmanager
 
 
 class PhaseTimer:
-    """Adds up wall time by phase name; on CUDA the clock is the host's, so phases say where the host waits."""
+    """Adds up wall time by phase name, over all threads; on CUDA the clock is the host's: where the host waits."""
 
     def __init__(self) -> None:
         """All phases at zero."""
         self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -22,7 +24,9 @@ class PhaseTimer:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            taken = time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] += taken
 
     def shares(self) -> dict[str, float]:
         """Share of the counted time by phase, summing to 1."""

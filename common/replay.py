@@ -45,32 +45,40 @@ class Replay:
     TENSORS = ("states", "actions", "slots", "rewards", "priorities")
 
     def insert(
-        self, position: Tensor, states: Tensor, actions: Tensor, slots: Tensor, rewards: Tensor, td_squares: Tensor
+        self,
+        runs: slice,
+        position: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        slots: Tensor,
+        rewards: Tensor,
+        td_squares: Tensor,
     ) -> None:
-        """Store one episode at ring position `position` (a 1-element tensor).
+        """Store one episode of `runs` at ring position `position` (a 1-element tensor).
 
-        states (R, T+1, 7N), actions (R, T, 3N), slots (R, T, K), rewards and td_squares (R, T).
+        states (r, T+1, 7N), actions (r, T, 3N), slots (r, T, K), rewards and td_squares (r, T).
         """
         steps = torch.arange(self.steps, device=position.device)
         rows = position * self.steps + steps
         state_rows = position * (self.steps + 1) + torch.arange(self.steps + 1, device=position.device)
-        self.states.index_copy_(1, state_rows, states)
-        self.actions.index_copy_(1, rows, actions)
-        self.slots.index_copy_(1, rows, slots.to(torch.int16))
-        self.rewards.index_copy_(1, rows, rewards)
-        self.priorities.index_copy_(1, rows, priority(td_squares))
+        self.states[runs].index_copy_(1, state_rows, states)
+        self.actions[runs].index_copy_(1, rows, actions)
+        self.slots[runs].index_copy_(1, rows, slots.to(torch.int16))
+        self.rewards[runs].index_copy_(1, rows, rewards)
+        self.priorities[runs].index_copy_(1, rows, priority(td_squares))
 
-    def sample(self, draws: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """Stratified sample: indices (R, B) and importance weights (R, B) from draws (R, B) in [0, 1).
+    def sample(self, runs: slice, draws: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Stratified sample: indices (r, B) and importance weights (r, B) of `runs` from draws (r, B) in [0, 1).
 
         Weights (n·P)^-beta divided by their maximum, which is where n cancels; float64.
         """
-        cumulative = self.priorities.cumsum(1)
+        priorities = self.priorities[runs]
+        cumulative = priorities.cumsum(1)
         segments = torch.arange(draws.shape[1], device=draws.device, dtype=torch.float64)
         mass = (segments + draws) / draws.shape[1] * cumulative[:, -1:]
-        last = ((self.priorities > 0).sum(1, keepdim=True) - 1).clamp(min=0)
+        last = ((priorities > 0).sum(1, keepdim=True) - 1).clamp(min=0)
         indices = torch.minimum(torch.searchsorted(cumulative, mass, right=True), last)
-        logs = self.priorities.gather(1, indices).log()
+        logs = priorities.gather(1, indices).log()
         return indices, torch.exp((logs.amin(1, keepdim=True) - logs) * beta)
 
     def fetch(self, runs: slice, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -39,12 +39,18 @@ class TensorRecord:
 
 
 def joined(records: list) -> object:
-    """One record of all runs from records of consecutive blocks of runs."""
+    """One record of all runs from records of consecutive blocks of runs; what is no tensor is alike in all."""
+
+    if len(records) == 1:
+        return records[0]
 
     def join(values: list) -> object:
-        if isinstance(values[0], dict):
-            return {name: torch.cat([value[name] for value in values]) for name in values[0]}
-        return torch.cat(values)
+        first = values[0]
+        if isinstance(first, TensorRecord):
+            return joined(values)
+        if isinstance(first, dict):
+            return {name: torch.cat([value[name] for value in values]) for name in first}
+        return torch.cat(values) if isinstance(first, Tensor) else first
 
     return type(records[0])(**{f.name: join([getattr(r, f.name) for r in records]) for f in fields(records[0])})
 

@@ -28,6 +28,10 @@ class Trajectory:
     late_share: Tensor
     drained_share: Tensor
 
+    def of(self, runs: slice) -> Trajectory:
+        """The same of some runs only."""
+        return Trajectory(**{name: value[runs] for name, value in vars(self).items()})
+
 
 def play(env: MecEnv, world: World, tasks: Tensor, policy: Policy) -> Trajectory:
     """Play the episodes whose tasks are given, (R, E, T+1, N, 3), in these worlds (fields (R, N))."""

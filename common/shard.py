@@ -51,6 +51,7 @@ class ShardTrainer:
             actor_class=experiment.actor_class,
             critic_class=experiment.critic_class,
             timer=self.timer,
+            threads=torch.get_num_threads(),
         )
         self.graphs = None
         if device.type == "cuda" and config.cuda_graph:

@@ -23,13 +23,17 @@ class StackedNetworks:
     def views(self, runs: slice, members: slice = slice(None), target: bool = False) -> Parameters:
         """Parameters and statistics of networks `members` of `runs` by name, (r·m, …), without a copy."""
         flat = self.target if target and self.target is not None else self.flat
-        return self.layout.views(flat[runs, members]) | self._statistics(runs, members)
+        return self._views(flat, runs, members) | self._statistics(runs, members)
 
     def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Parameters, Parameters]:
         """Their parameters as leaves of a gradient computation, and these with the statistics."""
-        views = self.layout.views(self.flat[runs, members])
+        views = self._views(self.flat, runs, members)
         leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
         return leaves, leaves | self._statistics(runs, members)
+
+    def _views(self, flat: Tensor, runs: slice, members: slice) -> Parameters:
+        # `.data` for a version count of its own: other blocks step their runs in the same tensor meanwhile.
+        return self.layout.views(flat.data[runs, members])
 
     def _statistics(self, runs: slice, members: slice) -> Parameters:
         return {} if self.statistics is None else self.network.statistics.views(self.statistics[runs, members])

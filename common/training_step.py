@@ -5,6 +5,7 @@ Shapes: r runs of the block, N agents, B samples, K offload slots; G = r for the
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from common.phases import PhaseTimer
 from common.reports import StepDetails, StepReport
 from common.stacked import StackedNetworks
 
+CACHE_BYTES = 8 * 2**20  # weights of the actors that are stepped in one piece on the CPU
 PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
 
 
@@ -192,15 +194,13 @@ class TrainingStep:
         self,
         runs: slice,
         members: slice,
-        leaves: Parameters,
+        gradients: Parameters,
         loss: Tensor,
-        actions: Tensor,
         scales: StepScales,
         details: bool,
-    ) -> tuple[StepReport, dict[str, Tensor], Tensor]:
-        """Step actors `members` down the gradient of `loss` (r,); also returns d loss / d actions."""
-        *gradients, slope = torch.autograd.grad(loss.sum(), [*leaves.values(), actions])
-        flat = self.actors.layout.pack(dict(zip(leaves, gradients, strict=True)), self.actors.flat[runs, members])
+    ) -> tuple[StepReport, dict[str, Tensor]]:
+        """Step actors `members` down the `gradients` of `loss` (r,)."""
+        flat = self.actors.layout.pack(gradients, self.actors.flat[runs, members])
         with torch.no_grad():
             top = largest(flat)
             norms, clipped = self._measured(self.actors, flat, details)
@@ -218,17 +218,37 @@ class TrainingStep:
                     "actor_updates": total_norm(self.actors.layout.layer_norms(change)),
                 }
             )
-        return report, measured, slope
+        return report, measured
+
+    def _groups(self, runs: slice, agents: int) -> list[slice]:
+        """Agents that are stepped in one piece: all, unless their weights are too many for the cache."""
+        if self.dense:
+            return [slice(0, agents)]
+        own = self.actors.flat[runs]
+        count = -(-own.numel() * own.element_size() // CACHE_BYTES)
+        edges = [agents * i // count for i in range(count + 1)] if count < agents else range(agents + 1)
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def _joint_actor_step(
         self, runs: slice, states: Tensor, weights: Tensor, scales: StepScales, details: bool
     ) -> tuple[StepReport, dict[str, Tensor]]:
         """One loss, every actor's gradient from the same joint policy, all stepped together."""
-        leaves, p = self.actors.leaves(runs)
-        actions, z = act(self.actors.network, p, states)
-        loss = self._policy_loss(runs, states, actions, weights)
         extras = self._measures(runs, states) if details else {}
-        report, measured, slope = self._actor_update(runs, slice(None), leaves, loss, actions, scales, details)
+        passes = []
+        for group in self._groups(runs, states.shape[2]):
+            leaves, p = self.actors.leaves(runs, group)
+            passes.append((group, leaves, *act(self.actors.network, p, states[:, :, group])))
+        actions = torch.cat([own.detach() for _, _, own, _ in passes], dim=2).requires_grad_()
+        loss = self._policy_loss(runs, states, actions, weights)
+        (slope,) = torch.autograd.grad(loss.sum(), [actions])
+        z = torch.cat([z.detach() for *_, z in passes], dim=2) if details else None
+        parts = []
+        while passes:  # each pass is forgotten when it is done
+            group, leaves, own, _ = passes.pop(0)
+            gradients = torch.autograd.grad(own, list(leaves.values()), slope[:, :, group])
+            named = dict(zip(leaves, gradients, strict=True))
+            parts.append(self._actor_update(runs, group, named, loss.detach(), scales, details))
+        report, measured = members_joined(parts)
         if details:
             measured |= batch_details(states, actions, z, slope, weights, extras)
         return report, measured
@@ -240,28 +260,21 @@ class TrainingStep:
         with torch.no_grad():
             actions, z = act(self.actors.network, self.actors.views(runs), states)
             extras = self._measures(runs, states) if details else {}
-        before, slopes, reports, parts = actions, [], [], []
+        before, slopes, parts = actions, [], []
         for agent in range(states.shape[2]):
             one = slice(agent, agent + 1)
             leaves, p = self.actors.leaves(runs, one)
             own, _ = act(self.actors.network, p, states[:, :, one])
             policy = torch.cat((actions[:, :, :agent], own, actions[:, :, agent + 1 :]), dim=2)
             loss = self._policy_loss(runs, states, policy, weights)
-            report, measured, slope = self._actor_update(runs, one, leaves, loss, own, scales, details)
+            *gradients, slope = torch.autograd.grad(loss.sum(), [*leaves.values(), own])
+            named = dict(zip(leaves, gradients, strict=True))
+            parts.append(self._actor_update(runs, one, named, loss.detach(), scales, details))
             with torch.no_grad():
                 moved = act(self.actors.network, self.actors.views(runs, one), states[:, :, one])[0]
                 actions = torch.cat((actions[:, :, :agent], moved, actions[:, :, agent + 1 :]), dim=2)
             slopes.append(slope)
-            reports.append(report)
-            parts.append(measured)
-        report = StepReport(
-            *(
-                torch.cat([getattr(r, name) for r in reports], dim=1)
-                for name in ("changed", "unchanged", "gradient_alive")
-            ),
-            torch.stack([r.finite for r in reports]).all(0),
-        )
-        measured = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+        report, measured = members_joined(parts)
         if details:
             measured |= batch_details(states, before, z, torch.cat(slopes, dim=2), weights, extras)
         return report, measured
@@ -273,9 +286,19 @@ class TrainingStep:
             return {name: value.unflatten(0, (states.shape[0], -1)).clone() for name, value in found.items()}
 
 
+def members_joined(parts: list[tuple[StepReport, dict[str, Tensor]]]) -> tuple[StepReport, dict[str, Tensor]]:
+    """One report, and one set of measures, of all agents from those of consecutive agents."""
+    reports, measures = zip(*parts, strict=True)
+    report = StepReport(
+        *(torch.cat([getattr(r, name) for r in reports], dim=1) for name in ("changed", "unchanged", "gradient_alive")),
+        torch.stack([r.finite for r in reports]).all(0),
+    )
+    return report, {name: torch.cat([m[name] for m in measures], dim=1) for name in measures[0]}
+
+
 def largest(numbers: Tensor) -> Tensor:
     """Largest absolute value of each network's numbers (r, m, P) -> (r, m); NaN where there is one."""
-    return numbers.abs().amax(-1)
+    return torch.maximum(numbers.amax(-1), -numbers.amin(-1))  # faster than aminmax, and than abs with its copy
 
 
 def total_norm(layer_norms: Tensor) -> Tensor:

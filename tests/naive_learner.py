@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,18 +133,44 @@ def naive_choose(
     return np.array([1.0 if i in chosen else 0.0 for i in range(len(size))])
 
 
-def network(sizes: tuple[int, int, int, int], weights: Weights, dtype: torch.dtype) -> nn.Sequential:
-    """Two ReLU layers and a linear output with the given weights; the caller applies an actor's tanh."""
+class NaiveNetwork(nn.Sequential):
+    """Layers in a row. What a variant's layers observe instead of learning it are their buffers."""
+
+    def observe_step(self, *inputs: torch.Tensor) -> None:
+        """One step of a training episode, before the network acts on it.
+
+        inputs: of an actor its state (7,); of a critic the joint input (10N,) and all personal ones (N, 10).
+        """
+
+    def observe_batch(self, states: torch.Tensor) -> None:
+        """What an actor is about to be trained on: states (B, 7)."""
+
+
+def baseline_network(sizes: Sequence[int]) -> NaiveNetwork:
+    """Two ReLU layers and a linear output; the caller applies an actor's tanh."""
     first, second, third = (nn.Linear(sizes[i], sizes[i + 1]) for i in range(3))
-    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third).to(dtype)
-    values = [torch.tensor(weights[name]) for name in WEIGHT_NAMES]
-    net.load_state_dict(dict(zip(net.state_dict(), values, strict=True)))
+    return NaiveNetwork(OrderedDict(fc1=first, relu1=nn.ReLU(), fc2=second, relu2=nn.ReLU(), fc3=third))
+
+
+def with_weights(net: NaiveNetwork, weights: Weights, dtype: torch.dtype) -> NaiveNetwork:
+    """The network with the given weights."""
+    parameters = dict(net.to(dtype).named_parameters())
+    if parameters.keys() != weights.keys():
+        raise ValueError(f"weights are {sorted(weights)}; allowed are {sorted(parameters)}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.tensor(weights[name]))
     return net
 
 
-def as_weights(tensors: Iterable[torch.Tensor]) -> Weights:
-    """Six tensors in the order of `parameters()` as arrays with the names fc1.weight ... fc3.bias."""
-    return {name: tensor.detach().numpy().copy() for name, tensor in zip(WEIGHT_NAMES, tensors, strict=True)}
+def as_weights(tensors: Iterable[torch.Tensor], names: Iterable[str] = WEIGHT_NAMES) -> Weights:
+    """Tensors in the order of `parameters()` as arrays with their names, fc1.weight ... fc3.bias by default."""
+    return {name: tensor.detach().numpy().copy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def weights_of(net: nn.Module) -> Weights:
+    """A network's weights as arrays with their names."""
+    return as_weights(net.parameters(), dict(net.named_parameters()))
 
 
 @dataclass
@@ -182,14 +209,17 @@ class NaiveRun:
         actor_hidden: tuple[int, int] = (64, 32),
         critic_hidden: tuple[int, int] = (512, 128),
         dtype: torch.dtype = torch.float64,
+        actor_network: Callable[[Sequence[int]], NaiveNetwork] = baseline_network,
+        critic_network: Callable[[Sequence[int]], NaiveNetwork] = baseline_network,
     ) -> None:
         if actor_update not in ("joint", "sequential"):
             raise ValueError(f"actor_update is {actor_update!r}; allowed are 'joint' and 'sequential'")
         self.preset, self.seed, self.agents, self.channels = preset, seed, agents, channels
         self.batch_size, self.updates, self.actor_update = batch_size, updates_per_episode, actor_update
         self.tau, self.gamma, self.clip_norm, self.dtype = tau, gamma, clip_norm, dtype
-        self.actors = [network((7, *actor_hidden, 3), actor_weights[i], dtype) for i in range(agents)]
-        self.critic = network((10 * agents + 10, *critic_hidden, 1), critic_weights, dtype)
+        actor_sizes, critic_sizes = (7, *actor_hidden, 3), (10 * agents + 10, *critic_hidden, 1)
+        self.actors = [with_weights(actor_network(actor_sizes), actor_weights[i], dtype) for i in range(agents)]
+        self.critic = with_weights(critic_network(critic_sizes), critic_weights, dtype)
         self.target_actors = [copy.deepcopy(actor) for actor in self.actors]
         self.target_critic = copy.deepcopy(self.critic)
         self.actor_optimizers = [torch.optim.Adam(actor.parameters(), lr=actor_lr) for actor in self.actors]
@@ -202,11 +232,11 @@ class NaiveRun:
 
     def actor_weights(self) -> list[Weights]:
         """Weights of every online actor."""
-        return [as_weights(actor.parameters()) for actor in self.actors]
+        return [weights_of(actor) for actor in self.actors]
 
     def critic_weights(self) -> Weights:
         """Weights of the online critic."""
-        return as_weights(self.critic.parameters())
+        return weights_of(self.critic)
 
     def tensor(self, values: np.ndarray) -> torch.Tensor:
         """Numbers in the precision of the networks."""
@@ -238,9 +268,15 @@ class NaiveRun:
         state = naive_state(self.world, self.world[1], draws.tasks[0])
         steps: list[Transition] = []
         for t in range(STEPS):
+            for i, actor in enumerate(self.actors):
+                actor.observe_step(self.tensor(state[i]))
             with torch.no_grad():
                 quiet = torch.stack(self.policy(self.actors, state))
             action = torch.clamp(quiet + epsilon * self.tensor(draws.noise[t]), -1.0, 1.0).numpy()
+            own = np.concatenate([state, action], axis=1)
+            joint = np.concatenate([state.reshape(-1), action.reshape(-1)])
+            self.critic.observe_step(self.tensor(joint), self.tensor(own))
+            self.share_observations()
             accepted = self.decide(state, action, draws.order[t] if draws.coin[t] < epsilon else None)
             alpha, rho = (0.01 + 0.99 * (action[:, column] + 1) / 2 for column in (1, 2))
             reward, energy, _, _ = naive_step(self.preset, state, accepted, alpha, rho, self.channels)
@@ -314,7 +350,11 @@ class NaiveRun:
 
     def train_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
         """Critic step, actor steps against the new critic, target update; the caller sets priorities."""
-        report = self.critic_step(batch, is_weight) | self.actor_step(batch, is_weight)
+        report = self.critic_step(batch, is_weight)
+        for i, actor in enumerate(self.actors):
+            actor.observe_batch(self.tensor(np.stack([transition.state[i] for transition in batch])))
+        self.share_observations()
+        report |= self.actor_step(batch, is_weight)
         self.update_targets()
         return report
 
@@ -330,7 +370,7 @@ class NaiveRun:
         gradient = torch.autograd.grad(loss, [*self.critic.parameters()])
         self.step(self.critic, self.critic_optimizer, gradient)
         report = {"td_error_sq_sum": np.array(td_error_sq_sum), "critic_loss": loss.item()}
-        return report | {"critic_gradient": as_weights(gradient)}
+        return report | {"critic_gradient": as_weights(gradient, dict(self.critic.named_parameters()))}
 
     def actor_loss(self, batch: Sequence[Transition], is_weight: np.ndarray) -> torch.Tensor:
         """Minus the weighted mean over the batch of the best Q under the present actors and critic."""
@@ -352,7 +392,8 @@ class NaiveRun:
                 loss = self.actor_loss(batch, is_weight)
                 gradients.append(torch.autograd.grad(loss, [*actor.parameters()]))
             self.step(actor, self.actor_optimizers[i], gradients[i])
-        return {"actor_loss": joint_loss.item(), "actor_gradients": [as_weights(g) for g in gradients]}
+        names = [name for name, _ in self.actors[0].named_parameters()]
+        return {"actor_loss": joint_loss.item(), "actor_gradients": [as_weights(g, names) for g in gradients]}
 
     def step(self, net: nn.Module, optimizer: torch.optim.Adam, gradient: Sequence[torch.Tensor]) -> None:
         """Clip one network's gradient on its own, where asked for, and let its Adam step."""
@@ -362,10 +403,19 @@ class NaiveRun:
             nn.utils.clip_grad_norm_(net.parameters(), self.clip_norm)
         optimizer.step()
 
+    def pairs(self) -> list[tuple[NaiveNetwork, NaiveNetwork]]:
+        """Every online network with its target."""
+        return [*zip(self.actors, self.target_actors, strict=True), (self.critic, self.target_critic)]
+
+    def share_observations(self) -> None:
+        """A target network uses what its online network has observed."""
+        for online, target in self.pairs():
+            for new, old in zip(online.buffers(), target.buffers(), strict=True):
+                old.copy_(new)
+
     def update_targets(self) -> None:
         """Move every target network the share tau of the way to its online network (1: exact copy)."""
-        pairs = [*zip(self.actors, self.target_actors, strict=True), (self.critic, self.target_critic)]
         with torch.no_grad():
-            for online, target in pairs:
+            for online, target in self.pairs():
                 for new, old in zip(online.parameters(), target.parameters(), strict=True):
                     old.copy_(new if self.tau == 1 else self.tau * new + (1 - self.tau) * old)

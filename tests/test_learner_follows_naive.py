@@ -1,7 +1,7 @@
 """The fast learner against the naive one: the same weights, returns and priorities, episode after episode.
 
 Two runs with seeds and learning rates of their own train in one learner; each must follow a naive run that
-starts from the same weights and sees the same draws.
+starts from the same weights and sees the same draws. Every experiment's networks are followed like the baseline's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from helpers import Weights, actor_weights, critic_weights, make_learner
-from naive_learner import WEIGHT_NAMES, NaiveRun, as_weights
+from helpers import Weights, actor_weights, critic_weights, experiments, make_learner, variant
+from naive_learner import NaiveNetwork, NaiveRun, weights_of
+from plain_networks import by_kind, plain_networks
 
 from common.learner import Learner
 from common.reports import RunKey, StepDetails
+from common.stacked import StackedNetworks
 
 KEYS = [RunKey(42, 1e-3, 1e-2), RunKey(43, 1e-2, 1e-3)]
 AGENTS, BATCH, EPISODES = 12, 8, 21
@@ -37,6 +39,8 @@ class Case:
     start: int = 0
     agents: int = AGENTS
     batch: int = BATCH
+    episodes: int = EPISODES
+    experiment: str = "baseline"
     options: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
@@ -61,6 +65,22 @@ CASES = {
     "sequential, dense, one agent, batch of one": Case("sequential", 0.3, True, "thesis", 1, agents=1, batch=1),
 }  # fmt: skip
 
+SHORT = {"start": LATE, "agents": 5, "batch": 4, "episodes": 6}
+VARIANTS = {
+    **{f"{name}, joint": Case("joint", 1.0, False, "scaled", 3, experiment=name, **SHORT) for name in experiments()},
+    **{
+        f"{name}, joint, soft target, dense": Case("joint", 0.3, True, "interior", 2, experiment=name, **SHORT)
+        for name in experiments()
+    },
+    **{
+        f"{name}, sequential": Case("sequential", tau, dense, "thesis", 3, experiment=name, **SHORT)
+        for name, tau, dense in (("fullnorm", 1.0, True), ("adaptive_scaling", 0.3, False), ("layernorm", 1.0, False))
+    },
+    "adaptive_scaling, two updates": Case(
+        "joint", 1.0, False, "interior", 3, experiment="adaptive_scaling", **SHORT, options={"updates_per_episode": 2}
+    ),
+}
+
 
 class CountingRun(NaiveRun):
     """A naive run that counts how often the master had to rank."""
@@ -73,10 +93,14 @@ class CountingRun(NaiveRun):
         return accepted
 
 
+def all_options(case: Case) -> dict[str, object]:
+    return SMALL | variant(case.experiment) | case.options
+
+
 def fast_learner(case: Case) -> Learner:
     learner = make_learner(
         KEYS, case.dense, env=case.env, agents=case.agents, channels=case.channels, batch_size=case.batch, tau=case.tau,
-        actor_update=case.actor_update, dtype="float64", episodes=200, eval_episodes=1, **SMALL | case.options,
+        actor_update=case.actor_update, dtype="float64", episodes=200, eval_episodes=1, **all_options(case),
     )  # fmt: skip
     for target in (False, True):
         # Without a separate target both views are the same numbers, which must be moved once.
@@ -87,15 +111,18 @@ def fast_learner(case: Case) -> Learner:
 
 
 def naive_runs(case: Case, learner: Learner) -> list[CountingRun]:
-    runs = []
+    runs, options = [], all_options(case)
+    del options["actor_class"], options["critic_class"]
+    actor_network, critic_network = plain_networks(case.experiment)
     for run, key in enumerate(KEYS):
         actors = actor_weights(learner, run)
         runs.append(
             CountingRun(
                 preset=case.env, seed=key.seed, agents=case.agents, channels=case.channels, batch_size=case.batch,
                 actor_lr=key.actor_lr, critic_lr=key.critic_lr, actor_update=case.actor_update, tau=case.tau,
-                actor_weights=[{name: actors[name][i] for name in WEIGHT_NAMES} for i in range(case.agents)],
-                critic_weights=critic_weights(learner, run), **SMALL | case.options,
+                actor_weights=[{name: actors[name][i] for name in actors} for i in range(case.agents)],
+                critic_weights=critic_weights(learner, run), actor_network=actor_network,
+                critic_network=critic_network, **options,
             )
         )  # fmt: skip
     return runs
@@ -113,29 +140,39 @@ def close_weights(actual: Weights, expected: Weights, what: str) -> None:
 
 
 def stacked(weights: list[Weights]) -> Weights:
-    return {name: np.stack([w[name] for w in weights]) for name in WEIGHT_NAMES}
+    return {name: np.stack([w[name] for w in weights]) for name in weights[0]}
 
 
 def compare_weights(learner: Learner, run: int, naive: NaiveRun) -> None:
     close_weights(actor_weights(learner, run), stacked(naive.actor_weights()), "actor")
     close_weights(critic_weights(learner, run), naive.critic_weights(), "critic")
-    target = stacked([as_weights(actor.parameters()) for actor in naive.target_actors])
+    target = stacked([weights_of(actor) for actor in naive.target_actors])
     close_weights(actor_weights(learner, run, target=True), target, "target actor")
-    target = as_weights(naive.target_critic.parameters())
-    close_weights(critic_weights(learner, run, target=True), target, "target critic")
+    close_weights(critic_weights(learner, run, target=True), weights_of(naive.target_critic), "target critic")
 
 
-def compare_gradients(details: StepDetails, run: int, naive: NaiveRun) -> None:
+def compare_statistics(networks: StackedNetworks, run: int, naive: list[NaiveNetwork]) -> None:
+    """What networks have observed, each against the buffers of a naive one."""
+    for member, net in enumerate(naive):
+        views = networks.views(slice(run, run + 1), slice(member, member + 1))
+        mine = by_kind((spec.name, views[spec.name][0]) for spec in networks.network.statistics.specs)
+        its = by_kind(net.named_buffers())
+        assert mine.keys() == its.keys()
+        for kind in its:
+            close(mine[kind].numpy(), its[kind].numpy(), 1e-8, 1e-12, f"{kind} of {networks.network.name} {member}")
+
+
+def compare_gradients(learner: Learner, details: StepDetails, run: int, naive: NaiveRun) -> None:
     """Gradient norms by layer before clipping, as logged, against those of the naive run's last step."""
     report = naive.last_reports[-1]
-    gradients = stacked(report["actor_gradients"])
-    for layer in range(3):
-        flat = [gradients[f"fc{layer + 1}.{kind}"].reshape(naive.agents, -1) for kind in ("weight", "bias")]
+    gradients, critic = stacked(report["actor_gradients"]), report["critic_gradient"]
+    for i, layer in enumerate(learner.actors.layout.layers):
+        flat = [gradients[f"{layer}.{kind}"].reshape(naive.agents, -1) for kind in ("weight", "bias")]
         norms = np.linalg.norm(np.concatenate(flat, axis=1), axis=1)
-        close(details.actor_gradients[run, :, layer].numpy(), norms, 1e-6, 1e-15, f"gradient of actor layer {layer}")
-        parts = [report["critic_gradient"][f"fc{layer + 1}.{kind}"].ravel() for kind in ("weight", "bias")]
-        norm = np.linalg.norm(np.concatenate(parts))
-        close(details.critic_gradients[run, layer].numpy(), norm, 1e-6, 0, f"gradient of critic layer {layer}")
+        close(details.actor_gradients[run, :, i].numpy(), norms, 1e-6, 1e-15, f"gradient of actor layer {layer}")
+    for i, layer in enumerate(learner.critics.layout.layers):
+        norm = np.linalg.norm(np.concatenate([critic[f"{layer}.{kind}"].ravel() for kind in ("weight", "bias")]))
+        close(details.critic_gradients[run, i].numpy(), norm, 1e-6, 0, f"gradient of critic layer {layer}")
 
 
 def stored_priorities(learner: Learner, run: int) -> np.ndarray:
@@ -143,22 +180,24 @@ def stored_priorities(learner: Learner, run: int) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *VARIANTS])
 def test_follows_the_naive_learner(name: str) -> None:
-    case = CASES[name]
+    case = (CASES | VARIANTS)[name]
     learner = fast_learner(case)
     naive = naive_runs(case, learner)
     initial = [actor_weights(learner, run) for run in range(len(KEYS))]
     proposed, clipped = [], []
-    for episode in range(case.start + 1, case.start + EPISODES + 1):
+    for episode in range(case.start + 1, case.start + case.episodes + 1):
         report = learner.train_episode(details=True)
         for run, reference in enumerate(naive):
             expected = reference.episode(episode)
             close(report.training_return[run].item(), expected, 1e-9, 0, f"return of run {run}, episode {episode}")
             compare_weights(learner, run, reference)
+            compare_statistics(learner.actors, run, reference.actors)
+            compare_statistics(learner.critics, run, [reference.critic])
             close(stored_priorities(learner, run), reference.priorities, 1e-6, 0, "priorities")
             if report.details is not None:
-                compare_gradients(report.details, run, reference)
+                compare_gradients(learner, report.details, run, reference)
         if report.details is not None:
             proposed.append(report.details.actions[..., 0] >= 0)
             clipped.append([
@@ -169,7 +208,8 @@ def test_follows_the_naive_learner(name: str) -> None:
     for run, before in enumerate(initial):
         for parameter, values in actor_weights(learner, run).items():
             assert (values != before[parameter]).reshape(case.agents, -1).any(1).all(), f"{parameter} never changed"
-    data_has_what_its_case_says(case, torch.stack(proposed), np.array(clipped), naive)
+    if name in CASES:
+        data_has_what_its_case_says(case, torch.stack(proposed), np.array(clipped), naive)
 
 
 def data_has_what_its_case_says(

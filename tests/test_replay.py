@@ -34,7 +34,7 @@ def fill(replay: Replay, episodes: range) -> list[Episode]:
     """Insert episodes 0, 1, … at the places where the learner puts them; gives what was inserted."""
     data = [random_episode(k) for k in episodes]
     for k, episode in zip(episodes, data, strict=True):
-        replay.insert(torch.tensor([k % replay.episodes]), *episode)
+        replay.insert(slice(None), torch.tensor([k % replay.episodes]), *episode)
     return data
 
 
@@ -56,7 +56,7 @@ def uniform_draws(seed: int, batch: int) -> torch.Tensor:
 
 def drawn_counts(replay: Replay, draws: torch.Tensor) -> torch.Tensor:
     """How often each slot was drawn, (R, slots)."""
-    indices, _ = replay.sample(draws, torch.tensor(0.4, dtype=torch.float64))
+    indices, _ = replay.sample(slice(None), draws, torch.tensor(0.4, dtype=torch.float64))
     return torch.zeros(replay.priorities.shape).scatter_add(1, indices, torch.ones(indices.shape))
 
 
@@ -120,8 +120,8 @@ def test_every_stratum_gives_one_sample() -> None:
     """With equal priorities and a batch as large as the replay every transition comes exactly once."""
     replay = empty_replay(2)
     for k in range(2):
-        replay.insert(torch.tensor([k]), *random_episode(k)[:4], torch.ones(RUNS, STEPS))
-    indices, weights = replay.sample(uniform_draws(3, 20) * 0.98 + 0.01, torch.tensor(0.7))
+        replay.insert(slice(None), torch.tensor([k]), *random_episode(k)[:4], torch.ones(RUNS, STEPS))
+    indices, weights = replay.sample(slice(None), uniform_draws(3, 20) * 0.98 + 0.01, torch.tensor(0.7))
     assert torch.equal(indices, torch.arange(20).expand(RUNS, -1))
     torch.testing.assert_close(weights, torch.ones_like(weights), rtol=1e-12, atol=0)
 
@@ -131,7 +131,7 @@ def test_the_ends_of_the_range_stay_inside() -> None:
     replay = empty_replay(3)
     fill(replay, range(2))
     for draw, edge in ((0.0, 0), (np.nextafter(1.0, 0.0), 19)):
-        indices, _ = replay.sample(torch.full((RUNS, 1), draw, dtype=torch.float64), torch.tensor(0.4))
+        indices, _ = replay.sample(slice(None), torch.full((RUNS, 1), draw, dtype=torch.float64), torch.tensor(0.4))
         assert (indices == edge).all()
 
 
@@ -140,13 +140,13 @@ def test_weights_undo_the_priorities() -> None:
     replay = empty_replay(5)
     fill(replay, range(3))
     for beta in (0.4, 0.75, 1.0):
-        indices, weights = replay.sample(uniform_draws(1, 16), torch.tensor(beta, dtype=torch.float64))
+        indices, weights = replay.sample(slice(None), uniform_draws(1, 16), torch.tensor(beta, dtype=torch.float64))
         probability = (replay.priorities / replay.priorities.sum(1, keepdim=True)).gather(1, indices)
         expected = (30 * probability) ** -beta
         expected = expected / expected.amax(1, keepdim=True)
         torch.testing.assert_close(weights, expected, rtol=1e-12, atol=0)
         assert weights.dtype == torch.float64 and (weights.amax(1) == 1).all()
-    _, weights = replay.sample(uniform_draws(1, 16), torch.tensor(0.0, dtype=torch.float64))
+    _, weights = replay.sample(slice(None), uniform_draws(1, 16), torch.tensor(0.0, dtype=torch.float64))
     assert (weights == 1).all()
 
 
@@ -187,6 +187,6 @@ def test_keep_leaves_the_other_runs_as_they_were() -> None:
             assert torch.equal(getattr(replay, name), value[[0, 2]]), name
         check_stored(replay, (filled - 1) % 3, data[-1], [0, 2])
         following = random_episode(filled)
-        replay.insert(torch.tensor([filled % 3]), *(x[[0, 2]] for x in following))
+        replay.insert(slice(None), torch.tensor([filled % 3]), *(x[[0, 2]] for x in following))
         check_stored(replay, filled % 3, following, [0, 2])
         check_stored(replay, (filled - 1) % 3, data[-1], [0, 2])

@@ -156,7 +156,8 @@ def details(rng: np.random.Generator, runs: int = 2, agents: int = 5, batch: int
     )
     norms = [tensor(runs, agents, 3).abs(), tensor(runs, 3).abs(), tensor(runs, agents).abs(), tensor(runs).abs()]
     updates = [tensor(runs, agents).abs(), tensor(runs).abs(), tensor(runs).abs()]
-    return StepDetails(*norms, *updates, state, z.tanh(), z)
+    extras = {"gain": tensor(runs, agents), "raw_z": tensor(runs, agents, batch, 3)}
+    return StepDetails(*norms, *updates, state, z.tanh(), z, extras)
 
 
 @pytest.mark.parametrize("preset", ["scaled", "interior"])
@@ -185,6 +186,12 @@ def test_logged_columns_by_hand(preset: str) -> None:
             total += 1
             wrong += (high > low) if a[b, i, 1] > 0 else (low > high)
         assert float(saturation["wrong_side_saturation"][run]) == pytest.approx(wrong / total)
+        for name, values in report.extras.items():
+            x = values[run].numpy()
+            by_hand = {"mean": x.mean(), "sd": x.std(), "min": x.min(), "max": x.max()}
+            for figure, expected in by_hand.items():
+                assert float(saturation[f"{name}_{figure}"][run]) == pytest.approx(expected)
+    assert list(saturation)[-8:] == [f"{n}_{figure}" for n in ("gain", "raw_z") for figure in by_hand]
 
 
 def test_tracker_without_training_steps() -> None:

@@ -1,0 +1,1 @@
+"""Stands in for Colab's package in the notebook tests."""
