@@ -43,7 +43,7 @@ from common.training_step import StepScales, TrainingStep, Transitions, act, age
 from common.workers import LEAST_RUNS, Workers
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
-CACHE_BYTES = 16 * 2**20  # hidden units, or actors, of one block of runs on the CPU
+CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
 LARGE_ACTORS = 2 * 2**20  # bytes of one run's actors from which their rollout is bound by memory
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
@@ -188,7 +188,7 @@ class Learner:
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
         if self.device.type == "cuda":
             return max(1, free_memory_bytes(self.device) // 8 // hidden_bytes)
-        return max(LEAST_RUNS, CACHE_BYTES // max(hidden_bytes, self._actor_bytes()))
+        return max(LEAST_RUNS, CACHE_BYTES // hidden_bytes)
 
     def _actor_bytes(self) -> int:
         """Memory of one run's actors."""

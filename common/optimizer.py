@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-CHUNK = 2**16  # numbers per pass on the CPU, so that Adam's dozen operations find them in cache
+CHUNK = 2**18  # numbers per pass on the CPU, so that Adam's dozen operations find them in cache
 
 
 def adam_scales(learning_rates: Tensor, steps: int) -> tuple[Tensor, float]:
