@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import make_learner, variant
 
 from common import checkpoint, mirror
 from common.checkpoint import CheckpointError, Checkpoints
 from common.mirror import Mirror
+from common.reports import RunKey
 
 IDENTITY = {"config": {"agents": 50, "actor_hidden": (64, 32)}, "runs": [[42, 0.001, 0.1]], "version": 1}
 ENVIRONMENT = {"torch_version": "2.13.0", "device": "cpu"}
@@ -94,6 +96,31 @@ def test_every_type_comes_back_bit_for_bit(checkpoints: Checkpoints) -> None:
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
         assert found[name].numpy().tobytes() == tensor.detach().numpy().tobytes(), name
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ["fullnorm", "adaptive_scaling"])
+def test_observed_statistics_come_back(checkpoints: Checkpoints, name: str) -> None:
+    """A variant's learner that goes on from a checkpoint has the bits of one that was never interrupted."""
+    options = {"agents": 10, "batch_size": 8, "episodes": 10, "critic_hidden": (16, 8), **variant(name)}
+    learner, untrained = (make_learner([RunKey(1, 1e-2, 1e-2)], **options) for _ in range(2))
+    for _ in range(3):
+        learner.train_episode()
+    checkpoints.save(learner.state(), {"episode": learner.episode, "updates": learner.updates})
+    for _ in range(3):
+        learner.train_episode()
+
+    tensors, meta = checkpoints.load()
+    expected = {"actors.statistics", "critics.statistics"} if name == "fullnorm" else {"actors.statistics"}
+    assert {key for key in tensors if "statistics" in key} == expected
+    resumed = make_learner([RunKey(1, 1e-2, 1e-2)], **options)
+    resumed.load(tensors, meta["episode"], meta["updates"])
+    for key in expected:
+        assert torch.equal(resumed.state()[key], tensors[key]) and not torch.equal(untrained.state()[key], tensors[key])
+    for _ in range(3):
+        resumed.train_episode()
+    for key, value in learner.state().items():
+        assert torch.equal(resumed.state()[key], value), key
 
 
 def test_meta_floats_come_back_bit_for_bit(checkpoints: Checkpoints) -> None:

@@ -221,6 +221,14 @@ def test_diverged_runs_are_counted_as_not_better(tmp_path: Path) -> None:
     assert row["best_score"] == 0.6 and row["median_final_saturation"] == 0.5
 
 
+def test_equal_is_neither_better_nor_improved(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2], [0.3, 0.4]]))
+    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.2], [0.3, 0.4]])))["other"]
+    assert (row["runs_better_than_baseline"], row["improved_runs"], row["improved_cells"]) == (0, 0, 0)
+    ends = (row["paired_score_difference_low"], row["paired_score_difference_high"])
+    assert (row["paired_score_difference"], *ends) == (0, 0, 0)
+
+
 def test_half_of_a_seed_diverged_leaves_no_median(tmp_path: Path) -> None:
     row = rows_of(write_study(tmp_path, "baseline", small([[0.2, None], [0.1, 0.3]])))["baseline"]
     assert np.isnan([row["median_score"], row["median_score_low"]]).all() and row["best_score"] == 0.3

@@ -286,7 +286,7 @@ def test_layernorm_bounds_z_until_gain_and_bias_are_learned() -> None:
 
 def test_adaptive_scaling_keeps_what_it_has_seen_within_2() -> None:
     """At the training step every z of the batch lies within its range, which only widens."""
-    learner = learner_of("adaptive_scaling", dtype="float64")
+    learner = learner_of("adaptive_scaling", dtype="float64", critic_hidden=(16, 8))
     views = learner.actors.views(slice(None))
     low, high = (views[f"range.{end}"].unflatten(0, (len(KEYS), -1)) for end in ("low", "high"))  # (R, N, 3)
     before, widened = (low.clone(), high.clone()), 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import cpu_threads, grid, make_learner
+from helpers import cpu_threads, grid, make_learner, variant
 
 from common.learner import Learner
 from common.reports import EpisodeReport, RunKey, TensorRecord
@@ -22,6 +22,7 @@ SEQUENTIAL: dict[str, object] = {**SMALL, "actor_update": "sequential"}
 SOFT: dict[str, object] = {**SMALL, "tau": 0.3, "clip_norm": 0.5, "updates_per_episode": 2, "env": "interior"}
 # Widths that leave most matrices of a stack off the cache lines.
 UNALIGNED: dict[str, object] = {**ODD, "actor_hidden": (21, 9), "critic_hidden": (37, 19)}
+VARIANTS = ("fullnorm", "adaptive_scaling", "layernorm")
 
 
 def named_tensors(record: TensorRecord, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -32,6 +33,8 @@ def named_tensors(record: TensorRecord, prefix: str = "") -> Iterator[tuple[str,
             yield prefix + field.name, value
         elif isinstance(value, TensorRecord):
             yield from named_tensors(value, f"{prefix}{field.name}.")
+        elif isinstance(value, dict):
+            yield from ((f"{prefix}{field.name}.{name}", tensor) for name, tensor in value.items())
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -132,6 +135,37 @@ def test_odd_size_alone_in_a_grid_and_in_parts_of_it(
             history(part, episodes, options).check(part, together)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("options", "episodes", "dense"),
+    [(UNALIGNED, 6, False), (UNALIGNED, 4, True), (SEQUENTIAL, 4, False)],
+    ids=["joint", "dense", "sequential"],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_variants_alone_in_a_grid_and_in_parts_of_it(
+    name: str, options: dict[str, object], episodes: int, dense: bool, threads: int
+) -> None:
+    """What a variant observes, and its measures, are as independent of the other runs as the weights."""
+    keys, options = grid(1, 2)[::5], {**options, **variant(name)}
+    with cpu_threads(threads):
+        together = history(keys, episodes // threads, options, dense)
+        for part in (keys[:1], keys[2:5], keys[6:]):
+            history(part, episodes // threads, options, dense).check(part, together)
+    numbers = together.numbers[keys[0]]
+    assert (f"episode {episodes // threads}, actors.statistics" in numbers) == (name != "layernorm")
+    assert any("details.extras." in key for key in numbers) == (name != "fullnorm")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_full_size_variant_alone_and_in_a_grid(name: str, threads: int) -> None:
+    """50 agents, batch 64, hidden layers as in the studies."""
+    keys, options = grid(42)[::4], {**FULL, **variant(name)}
+    with cpu_threads(threads):
+        together = history(keys, 3, options)
+        history(keys[2:3], 3, options).check(keys[2:3], together)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_dense_rows_alone_and_in_a_grid() -> None:
     """The way of computing that a GPU uses, with all rows, is as independent on the CPU."""
@@ -162,6 +196,20 @@ def test_dropping_runs_leaves_the_others_alone(options: dict[str, object], episo
     thinned.train(learner, episodes)
     thinned.check(learner.keys, undisturbed)
     thinned.check(keys, undisturbed, only_common=True)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dropping_runs_leaves_the_others_alone_in_variants(name: str) -> None:
+    keys, options = grid(1, 2)[::4], {**SOFT, **variant(name)}
+    undisturbed, thinned = (History() for _ in range(2))
+    learners = [make_learner(keys, **options) for _ in range(2)]
+    for record, learner in zip((undisturbed, thinned), learners, strict=True):
+        record.train(learner, 4)
+    learners[1].keep([1, 4, 7])
+    for record, learner in zip((undisturbed, thinned), learners, strict=True):
+        record.train(learner, 4)
+    thinned.check([keys[1], keys[4], keys[7]], undisturbed)
 
 
 @pytest.mark.usefixtures("one_thread")

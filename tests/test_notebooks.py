@@ -46,7 +46,7 @@ def run_notebook(name: str, folder: Path, repository: Path) -> dict[str, nbforma
         "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": project["urls"]["Repository"],
     }
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=900, startup_timeout=300, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment(PYTHONPATH=str(STUB), IPYTHONDIR=str(folder / ".ipython"), **cloned_instead))
     return cells
 

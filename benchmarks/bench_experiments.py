@@ -1,0 +1,103 @@
+"""What each experiment costs: seconds per episode of 16 runs, beside the baseline's, in one process.
+
+    python benchmarks/bench_experiments.py [NAME ...]
+
+Episodes of the experiment and of the baseline take turns, so that both see the same machine; medians over them. Writes
+benchmarks/results/experiments_<device>.csv, which the experiments' pages quote (paper/make_pages.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common import runtime  # noqa: E402
+from common.config import GRID, StudyConfig  # noqa: E402
+from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
+from common.experiment import Experiment  # noqa: E402
+from common.learner import Learner  # noqa: E402
+from common.reports import RunKey  # noqa: E402
+
+COLUMNS = ("experiment", "seconds_per_episode", "baseline_seconds_per_episode", "ratio", "runs", "device", "threads")
+WARM_UP, EPISODES = 6, 25
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of a folder."""
+    path = ROOT / "experiments" / name / f"run_{name}_experiment.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EXPERIMENT
+
+
+def player(which: Experiment, device: torch.device) -> Learner | EpisodeGraphs:
+    """16 warmed-up runs."""
+    config = StudyConfig(**which.overrides)
+    keys = [RunKey(42, *pair) for pair in itertools.product(GRID, GRID)]
+    learner = Learner(
+        config,
+        keys,
+        device,
+        actor_class=which.actor_class,
+        critic_class=which.critic_class,
+        threads=torch.get_num_threads(),
+    )
+    plays = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" else learner
+    for _ in range(WARM_UP):
+        plays.train_episode()
+    return plays
+
+
+def timed(plays: Learner | EpisodeGraphs, device: torch.device) -> float:
+    """Seconds of one episode."""
+    start = time.perf_counter()
+    plays.train_episode()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure the named experiments, or all, and write the table."""
+    found = sorted(p.parent.name for p in (ROOT / "experiments").glob("*/run_*_experiment.py"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments (default: all): {', '.join(found)}")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    said = parser.parse_args()
+    if unknown := set(said.names) - set(found):
+        parser.error(f"{', '.join(sorted(unknown))}: no such experiment; allowed: {', '.join(found)}")
+    device = runtime.choose_device(said.device)
+    runtime.keep_freed_memory()
+    threads = runtime.set_threads(0)
+    path = Path(__file__).with_name("results") / f"experiments_{runtime.device_name(device).replace(' ', '_')}.csv"
+    rows = {row["experiment"]: row for row in csv.DictReader(path.open())} if path.exists() else {}
+    reference = player(experiment("baseline"), device)
+    for name in said.names or found:
+        plays = player(experiment(name), device)
+        own, base = zip(*((timed(plays, device), timed(reference, device)) for _ in range(EPISODES)), strict=True)
+        own, base = statistics.median(own), statistics.median(base)
+        values = (name, f"{own:.4f}", f"{base:.4f}", f"{own / base:.2f}", 16, runtime.device_name(device), threads)
+        rows[name] = dict(zip(COLUMNS, values, strict=True))
+        print(f"{name:20s} {own:.3f} s per episode of 16 runs, {own / base:.2f} × the baseline's {base:.3f} s")
+        del plays
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
