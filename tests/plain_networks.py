@@ -91,7 +91,22 @@ class ScalingActor(NaiveNetwork):
 
 
 def layer_norm(features: int) -> nn.LayerNorm:
+    """LayerNorm with gain and bias."""
     return nn.LayerNorm(features, eps=1e-5)
+
+
+def named_layers(sizes: Sequence[int]) -> dict[str, nn.Module]:
+    """The baseline's layers."""
+    return dict(baseline_network(sizes).named_children())
+
+
+def normalised_layers(sizes: Sequence[int]) -> dict[str, nn.Module]:
+    """The baseline's layers with a LayerNorm after each ReLU."""
+    plain = named_layers(sizes)
+    return {
+        "fc1": plain["fc1"], "relu1": nn.ReLU(), "norm1": layer_norm(sizes[1]),
+        "fc2": plain["fc2"], "relu2": nn.ReLU(), "norm2": layer_norm(sizes[2]), "fc3": plain["fc3"],
+    }  # fmt: skip
 
 
 def linear_network(sizes: Sequence[int]) -> NaiveNetwork:
@@ -111,19 +126,6 @@ def input_norm_critic(sizes: Sequence[int]) -> NaiveNetwork:
     return InputNormCritic(OrderedDict(input=CriticInputNorm(sizes[0]), **named_layers(sizes)))
 
 
-def scaling_actor(sizes: Sequence[int]) -> NaiveNetwork:
-    return ScalingActor(OrderedDict(**named_layers(sizes), scaling=RangeScaling()))
-
-
-def normalised_layers(sizes: Sequence[int]) -> dict[str, nn.Module]:
-    """As the baseline's, with a LayerNorm after each ReLU."""
-    plain = named_layers(sizes)
-    return {
-        "fc1": plain["fc1"], "relu1": nn.ReLU(), "norm1": layer_norm(sizes[1]),
-        "fc2": plain["fc2"], "relu2": nn.ReLU(), "norm2": layer_norm(sizes[2]), "fc3": plain["fc3"],
-    }  # fmt: skip
-
-
 def full_norm_actor(sizes: Sequence[int]) -> NaiveNetwork:
     return InputNormActor(OrderedDict(input=RunningNorm(7), **normalised_layers(sizes)))
 
@@ -132,9 +134,8 @@ def full_norm_critic(sizes: Sequence[int]) -> NaiveNetwork:
     return InputNormCritic(OrderedDict(input=CriticInputNorm(sizes[0]), **normalised_layers(sizes)))
 
 
-def named_layers(sizes: Sequence[int]) -> dict[str, nn.Module]:
-    """The baseline's layers."""
-    return dict(baseline_network(sizes).named_children())
+def scaling_actor(sizes: Sequence[int]) -> NaiveNetwork:
+    return ScalingActor(OrderedDict(**named_layers(sizes), scaling=RangeScaling()))
 
 
 Factory = Callable[[Sequence[int]], NaiveNetwork]

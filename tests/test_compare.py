@@ -16,11 +16,11 @@ import pytest
 from scipy import stats
 
 from common import comparison_statistics, schema
-from common.compare import PICTURE, TABLE, comparison_text, csv_bytes, main
+from common.compare import PICTURE, TABLE, Comparison, comparison_text, csv_bytes, main
 from common.comparison_figure import comparison_figure
 from common.comparison_statistics import COLUMNS, COUNTS, PAIRED, comparison_table, only_finished, t_interval
 from common.figures import actor_colour
-from common.results import load_study
+from common.results import find_studies, load_study
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "csv_columns.md"
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -287,7 +287,7 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
 
 
 def test_every_column_is_explained() -> None:
-    section = DOCS.read_text().partition("## comparison.csv")[2]
+    section = DOCS.read_text().partition("\n## comparison.csv")[2].partition("\n## ")[0]
     explained = [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]
     assert tuple(explained) == COLUMNS
 
@@ -354,16 +354,13 @@ def test_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in ("baseline", "other"):
         shutil.copytree(tmp_path / "scaled" / name, copy / "scaled" / name)
     main(["--results-dir", str(copy)])
-    main(["--results-dir", str(tmp_path)])
-    assert contents(tmp_path / "scaled") == first
     again = contents(copy / "scaled")
     assert {path.name: data for path, data in again.items()} == {path.name: data for path, data in first.items()}
     assert {path.name for path in (tmp_path / "scaled").iterdir()} == {"baseline", "other", TABLE, PICTURE}
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    write_study(tmp_path, "baseline", small([[0.1, 0.2]] * 2))
-    other = write_study(tmp_path, "other", small([[0.3, 0.2]] * 2))
+    study = write_study(tmp_path, "baseline", small([[0.3, 0.1, 0.2]] * 2))
     arguments = ["--results-dir", str(tmp_path), "--check"]
     table, picture = tmp_path / "scaled" / TABLE, tmp_path / "scaled" / PICTURE
     line = refused(capsys, arguments, code=1)
@@ -384,10 +381,15 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert str(table) not in line and str(picture) in line
     picture.write_bytes(good[picture])
     main(arguments)
-    # Two scores swapped between a seed's cells: the picture's points move, whatever the table says.
-    shutil.rmtree(other)
-    write_study(tmp_path, "other", small([[0.2, 0.3]] * 2))
-    assert str(picture) in refused(capsys, arguments, code=1)
+    # Two scores change places: the table is the same, but a point of the picture has another colour.
+    shutil.rmtree(study)
+    write_study(tmp_path, "baseline", small([[0.3, 0.2, 0.1]] * 2))
+    line = refused(capsys, arguments, code=1)
+    assert str(table) not in line and str(picture) in line
+    shutil.rmtree(study)
+    write_study(tmp_path, "baseline", small([[0.3, 0.2, 0.4]] * 2))
+    line = refused(capsys, arguments, code=1)
+    assert str(table) in line and str(picture) in line
 
 
 def test_presets_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -425,11 +427,6 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "experiment other; allowed here: baseline" in refused(capsys, folder)
 
 
-def warnings(capsys: pytest.CaptureFixture, root: Path) -> list[str]:
-    main(["--results-dir", str(root)])
-    return capsys.readouterr().err.splitlines()
-
-
 def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_study(tmp_path, "baseline", full(0.0))
     done = {key: spec for place, (key, spec) in enumerate(full(0.5).items()) if place % 2 or key[0] != 44}
@@ -439,7 +436,8 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     (folder / "checkpoint" / "checkpoint-000001.data").write_bytes(b"\0")
     shutil.copytree(folder, tmp_path / "scaled" / "other.before-20260101-000000-000000")
     (tmp_path / "scaled" / "just_begun").mkdir()
-    assert warnings(capsys, tmp_path) == [
+    main(["--results-dir", str(tmp_path)])
+    assert capsys.readouterr().err.splitlines() == [
         "warning: scaled: other: 40 of 48 runs are there (cells × seeds); "
         "only 40 pairs of runs to compare, 8 of the baseline's 48 runs are not here"
     ]
@@ -448,23 +446,26 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     assert table["paired_score_difference"][1] == pytest.approx(0.5)
 
 
-def test_warnings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def warnings(root: Path) -> list[str]:
+    return Comparison(root / "scaled", find_studies(root)).warnings
+
+
+def test_warnings(tmp_path: Path) -> None:
     other = write_study(tmp_path, "other", small([[0.1], [0.2]]))
-    (line,) = warnings(capsys, tmp_path)
-    assert line == "warning: scaled: no study baseline: the columns that compare with it stay empty"
+    assert warnings(tmp_path) == ["scaled: no study baseline: the columns that compare with it stay empty"]
     baseline = write_study(tmp_path, "baseline", small([[0.1], [0.2]]))
-    assert warnings(capsys, tmp_path) == []
+    assert warnings(tmp_path) == []
     shutil.rmtree(other)
     shutil.rmtree(baseline)
     write_study(tmp_path, "baseline", small([[0.1], [0.2], [0.3]]))
     write_study(tmp_path, "more", small([[0.1, 0.2], [0.2, 0.2], [0.3, 0.4]]))
     write_study(tmp_path, "longer", small([[0.1], [0.2], [0.3]]), episodes=200)
     write_study(tmp_path, "world", small([[0.1], [0.2], [0.3]]), greedy=GREEDY * 1.01)
-    lines = warnings(capsys, tmp_path)
+    lines = warnings(tmp_path)
     assert len(lines) == 3
-    assert lines[0].endswith("longer: trained 200 episodes, the baseline 100")
-    assert lines[1].endswith("more: only 3 pairs of runs to compare, 3 of the 6 here are not in the baseline")
-    assert "world: its reference policies" in lines[2]
+    assert lines[0] == "scaled: longer: trained 200 episodes, the baseline 100"
+    assert lines[1] == "scaled: more: only 3 pairs of runs to compare, 3 of the 6 here are not in the baseline"
+    assert lines[2].startswith("scaled: world: its reference policies do other")
 
 
 def test_text_of_a_study_without_numbers(tmp_path: Path) -> None:

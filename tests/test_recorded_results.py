@@ -75,9 +75,9 @@ def test_present_code_trains_the_recorded_runs(study: Study) -> None:
         np.testing.assert_allclose(returns, recorded, rtol=1e-5 if episode <= 2 else 0.05)
 
 
-def test_texts_follow_from_the_files() -> None:
-    script = Path(__file__).resolve().parents[1] / "paper" / "make_findings.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+@pytest.mark.parametrize("maker", [["paper/make_findings.py"], ["paper/make_pages.py"], ["-m", "common.compare"]])
+def test_texts_follow_from_the_files(maker: list[str]) -> None:
+    done = subprocess.run([sys.executable, *maker, "--check"], cwd=RESULTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
