@@ -6,7 +6,6 @@ R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per 
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.blocks import Block, split_runs
 from common.candidates import critic_inputs, joint_part, personal_inputs, row_values
 from common.config import StudyConfig
 from common.layers import ParameterLayout
@@ -25,7 +25,6 @@ from common.mec_env import (
     STEPS,
     STORAGE,
     MecEnv,
-    World,
     draw_world,
     share,
     tasks_from_draws,
@@ -45,6 +44,7 @@ from common.workers import LEAST_RUNS, Workers
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
 CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
 LARGE_ACTORS = 2 * 2**20  # bytes of one run's actors from which their rollout is bound by memory
+ROLLOUT_RUNS = 16  # fewer are not worth a thread of their own in the rollout
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
 
@@ -78,19 +78,6 @@ class EpisodeInputs:
     critic_steps: Tensor
     correction: Tensor
     position: Tensor
-
-
-@dataclass(frozen=True)
-class Block:
-    """Runs that are computed in one piece: which, their worlds (r, N), and which seed each belongs to (r,).
-
-    groups: (seed, runs) for every seed in it, runs counted within the block.
-    """
-
-    runs: slice
-    world: World
-    seed_of_run: Tensor
-    groups: list[tuple[int, slice]]
 
 
 class Learner:
@@ -167,19 +154,13 @@ class Learner:
         self.actor_lrs = torch.tensor([key.actor_lr for key in self.keys], dtype=torch.float64)
         self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
         worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
-        self.whole = self._block(slice(0, len(seeds)), worlds)
         workers = max(1, min(self.workers.count, len(seeds) // LEAST_RUNS))
         count = workers * -(-len(seeds) // (workers * self._block_size()))
-        edges = [len(seeds) * i // count for i in range(count + 1)]
-        self.blocks = [self._block(slice(a, b), worlds) for a, b in itertools.pairwise(edges)]
-
-    def _block(self, runs: slice, worlds: World) -> Block:
-        places = [self.seeds.index(key.seed) for key in self.keys[runs]]
-        starts = [places.index(place) for place in dict.fromkeys(places)]
-        groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
-        seed_of_run = torch.tensor(places, device=self.device)
-        world = World(**{name: value[seed_of_run] for name, value in vars(worlds).items()})
-        return Block(runs, world, seed_of_run, groups)
+        self.blocks = split_runs(self.keys, count, worlds)
+        # A rollout is small operations, bound by Python, unless runs or the actors' weights are many.
+        actors = self.actors.flat[0].numel() * self.actors.flat.element_size()
+        least = LEAST_RUNS if actors >= LARGE_ACTORS else ROLLOUT_RUNS
+        self.rollout_blocks = split_runs(self.keys, max(1, min(workers, len(seeds) // least)), worlds)
 
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
@@ -189,10 +170,6 @@ class Learner:
         if self.device.type == "cuda":
             return max(1, free_memory_bytes(self.device) // 8 // hidden_bytes)
         return max(LEAST_RUNS, CACHE_BYTES // hidden_bytes)
-
-    def _actor_bytes(self) -> int:
-        """Memory of one run's actors."""
-        return self.actors.flat[0].numel() * self.actors.flat.element_size()
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         """Host numbers on the device, floats in the learner's dtype unless it is given."""
@@ -243,9 +220,7 @@ class Learner:
 
     def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
         """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
-        # Small operations, bound by Python, so all runs in one piece, unless the actors' weights outweigh that.
-        pieces = [self.whole] if self.dense or self._actor_bytes() < LARGE_ACTORS else self.blocks
-        played = self.workers.map(lambda block: self._play_training(block, inputs), pieces)
+        played = self.workers.map(lambda block: self._play_training(block, inputs), self.rollout_blocks)
         trajectory, noisy = joined([trajectory for trajectory, _ in played]), torch.cat([x for _, x in played])
 
         def learn(block: Block) -> EpisodeReport:

@@ -1,0 +1,41 @@
+"""The runs of a learner in blocks, each computed in one piece, side by side with others or one after the other."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.mec_env import World
+from common.reports import RunKey
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive runs: which, their worlds (r, N), and which seed each belongs to (r,).
+
+    groups: (seed, runs) for every seed in it, runs counted within the block.
+    """
+
+    runs: slice
+    world: World
+    seed_of_run: Tensor
+    groups: list[tuple[int, slice]]
+
+
+def split_runs(keys: list[RunKey], count: int, worlds: World) -> list[Block]:
+    """All runs, ordered by seed, in `count` blocks of about the same size; worlds (S, N) in the order of the seeds."""
+    seeds = list(dict.fromkeys(key.seed for key in keys))
+    places = [seeds.index(key.seed) for key in keys]
+    edges = [len(keys) * i // count for i in range(count + 1)]
+    return [_block(slice(a, b), places[a:b], worlds) for a, b in itertools.pairwise(edges)]
+
+
+def _block(runs: slice, places: list[int], worlds: World) -> Block:
+    starts = [places.index(place) for place in dict.fromkeys(places)]
+    groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
+    seed_of_run = torch.tensor(places, device=worlds.power.device)
+    world = World(**{name: value[seed_of_run] for name, value in vars(worlds).items()})
+    return Block(runs, world, seed_of_run, groups)
