@@ -1,0 +1,235 @@
+"""What the paper's tables are made from: the recorded studies, the published figures, and what follows from their rows."""
+
+from __future__ import annotations
+
+import ast
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from common import schema
+from common.comparison_statistics import BASELINE, KEY, comparison_table
+from common.config import GRID
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ("scaled", "thesis", "interior")
+SEEDS = (42, 43, 44)
+FAST = 1e-2  # actor learning rates from here on are those of which the published study says that they freeze
+LR = list(schema.RUN_KEY[1:])
+UNSEEDED, SEEDED = "paper table, unseeded run", "recorded seeded run"
+DERIVATIVE, FLAT, BOTH, NEITHER = "tanh derivative zero", "critic flat", "both", "neither exactly"
+
+
+class StudyFiles:
+    """The CSV files of one study, each read when it is first asked for.
+
+    `common.results.load_study` checks every cell of every file, which takes seconds a study; here the columns
+    are checked, and the test of the recorded results does the rest.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return self._read(schema.RUNS)
+
+    @cached_property
+    def agents(self) -> pd.DataFrame:
+        """Rows of stopping_episodes.csv with the lag from gradient death to freeze."""
+        rows = self._read(schema.STOPPING_EPISODES)
+        return rows.assign(lag=rows["freeze_episode"] - rows["gradient_death_episode"])
+
+    @cached_property
+    def norms(self) -> pd.DataFrame:
+        return self._read(schema.GRADIENT_NORMS)
+
+    @cached_property
+    def saturation(self) -> pd.DataFrame:
+        return self._read(schema.SATURATION)
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """Returns of the reference policies, a row per seed and a column per policy."""
+        return self._read(schema.REFERENCE_POLICIES).pivot(index="seed", columns="policy", values="evaluation_return")
+
+    @cached_property
+    def constant_shares(self) -> pd.Series:
+        """The best constant share of compute, by seed."""
+        rows = self._read(schema.REFERENCE_POLICIES)
+        return rows.loc[rows["policy"] == "constant"].set_index("seed")["alpha"]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Rows of evaluations.csv with the normalised score."""
+        rows = self._read(schema.EVALUATIONS)
+        return rows.assign(score=self.normalised(rows["seed"], rows["evaluation_return"]))
+
+    @cached_property
+    def constant_scores(self) -> pd.Series:
+        """Normalised score of the best constant policy, by seed."""
+        return pd.Series(self.normalised(self.references.index, self.references["constant"]), self.references.index)
+
+    @cached_property
+    def untrained(self) -> pd.Series:
+        """Normalised score of each run's untrained policy, in the order of `runs`."""
+        return pd.Series(self.normalised(self.runs["seed"], self.runs["first_evaluation_return"]), self.runs.index)
+
+    @property
+    def improved(self) -> pd.Series:
+        """Whether each run ended better than its own untrained policy."""
+        return self.runs["final_evaluation_return"] > self.runs["first_evaluation_return"]
+
+    @property
+    def above_constant(self) -> int:
+        """Runs that ended better than the best constant policy of their seed."""
+        return int((self.runs["normalised_score"].to_numpy() > self.constant_scores[self.runs["seed"]].to_numpy()).sum())
+
+    def normalised(self, seeds: Any, returns: Any) -> np.ndarray:
+        """Returns as scores between random (0) and near-optimal (1) of the same seed."""
+        low, high = (self.references.loc[list(seeds), name].to_numpy() for name in ("random", "greedy_offload"))
+        return (np.asarray(returns) - low) / (high - low)
+
+    @cached_property
+    def ends(self) -> pd.DataFrame:
+        """One row per run: when its last agent's gradient died, and what was zero then.
+
+        `kind` is read off the first logged episode from which the actors' gradient is zero until the run ends:
+        the mean tanh derivative, the mean absolute derivative of Q by the actions, both, or neither exactly; empty
+        when the gradient was not zero at the end.
+        """
+        columns = [*KEY, "episode", "tanh_derivative", "saturation_ratio", "wrong_side_saturation"]
+        rows = self.norms.merge(self.saturation[columns], on=[*KEY, "episode"]).sort_values([*KEY, "episode"])
+        found = []
+        for key, run in rows.groupby(KEY):
+            alive = run["actor_gradient_norm"].to_numpy() > 0
+            flat = run["mean_abs_dq_da"] == 0
+            last = run.iloc[-1]
+            row = dict(zip(KEY, key, strict=True)) | {
+                "last_tanh_derivative": last["tanh_derivative"],
+                "last_flat": bool(flat.iloc[-1]),
+                "first_flat": run["episode"][flat].min(),
+                "critic_update": last["critic_update_norm"],
+                "kind": None,
+            }
+            if not alive[-1]:
+                death = run.iloc[int(np.flatnonzero(alive)[-1]) + 1]
+                zero = (death["tanh_derivative"] == 0, death["mean_abs_dq_da"] == 0)
+                kinds = {(True, False): DERIVATIVE, (False, True): FLAT, (True, True): BOTH, (False, False): NEITHER}
+                row |= {"kind": kinds[zero], "death_derivative": death["tanh_derivative"]}
+                row |= {"death_dq_da": death["mean_abs_dq_da"], "death_saturation": death["saturation_ratio"]}
+            found.append(row)
+        return self.runs.merge(pd.DataFrame(found), on=KEY, how="left")
+
+    def _read(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        table = pd.read_csv(path, float_precision="round_trip")
+        missing = [column for column in schema.FILES[name] if column not in table.columns]
+        if missing:
+            raise SystemExit(f"{path}: columns missing: {', '.join(missing)}")
+        return table
+
+
+class Recordings:
+    """Every study there is, and the published figures. A study that is still being trained is not there yet."""
+
+    def __init__(self, results: Path):
+        self.results = results
+        self.experiments = _experiments()
+        self.studies = {
+            (experiment, preset): StudyFiles(results / preset / experiment)
+            for preset in PRESETS
+            for experiment in (BASELINE, *self.experiments)
+            if _whole(results / preset / experiment, SEEDS)
+        }
+        lacking = [preset for preset in PRESETS if (BASELINE, preset) not in self.studies]
+        if lacking:
+            raise SystemExit(f"{results}: no whole baseline on {', '.join(lacking)}; needed: all three presets")
+        self.baselines = {preset: self.studies[BASELINE, preset] for preset in PRESETS}
+        self.doubles = {
+            name: StudyFiles(results / "double_changes" / "scaled" / name)
+            for name in self.experiments
+            if _whole(results / "double_changes" / "scaled" / name)
+        }
+        folder = results / "sequential" / "scaled" / BASELINE
+        self.sequential = StudyFiles(folder) if _whole(folder) else None
+        data = ROOT / "paper" / "data"
+        self.published = pd.read_csv(data / "published_results.csv")
+        self.claims = pd.read_csv(data / "published_claims.csv").set_index("claim")
+        self.outcomes = pd.read_csv(data / "published_outcomes.csv").set_index("experiment")
+        self.compared = {preset: self._comparison(preset) for preset in PRESETS}
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Rows of runs.csv of the three baselines, with `improved`, `untrained` and the ends of their gradients."""
+        parts = [s.ends.assign(improved=s.improved, untrained=s.untrained) for s in self.baselines.values()]
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def agents(self) -> pd.DataFrame:
+        """Rows of stopping_episodes.csv of the three baselines."""
+        return pd.concat([s.agents.assign(preset=p) for p, s in self.baselines.items()], ignore_index=True)
+
+    def published_stops(self, source: str, experiment: str = BASELINE) -> pd.DataFrame:
+        """Published rows of one source and experiment."""
+        return self.published[(self.published["source"] == source) & (self.published["experiment"] == experiment)]
+
+    def recorded_on(self, preset: str) -> list[str]:
+        """Experiments other than the baseline that are recorded on a preset."""
+        return [name for name in self.experiments if (name, preset) in self.studies]
+
+    def _comparison(self, preset: str) -> pd.DataFrame:
+        names = [name for name in (BASELINE, *self.experiments) if (name, preset) in self.studies]
+        frames = [[], []]
+        for name in names:
+            study = self.studies[name, preset]
+            frames[0].append(study.runs.assign(experiment=name))
+            frames[1].append(study.agents.assign(experiment=name))
+        table = comparison_table(*(pd.concat(parts, ignore_index=True) for parts in frames))
+        return table.set_index("experiment").astype(object)
+
+
+def pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
+    """Rows of one learning-rate pair."""
+    return table[(table["actor_lr"] == actor_lr) & (table["critic_lr"] == critic_lr)]
+
+
+def title(experiment: str) -> str:
+    """An experiment's name for people: the headline of its page."""
+    if experiment == BASELINE:
+        return "Baseline"
+    return (ROOT / "experiments" / experiment / "README.md").read_text().splitlines()[0].removeprefix("# ")
+
+
+def constants(file: str) -> dict[str, Any]:
+    """Constants at the top of a file of common/, without importing it and what it needs (PyTorch takes seconds)."""
+    found: dict[str, Any] = {}
+    for node in ast.parse((ROOT / "common" / file).read_text()).body:
+        if isinstance(node, ast.Assign):
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+            target = node.targets[0]
+            names = [x.id for x in target.elts] if isinstance(target, ast.Tuple) else [target.id]
+            found |= dict(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
+    return found
+
+
+def _experiments() -> list[str]:
+    """Folders of experiments but the baseline, in the order of their names."""
+    folders = (path for path in (ROOT / "experiments").iterdir() if path.name != BASELINE)
+    return sorted(p.name for p in folders if (p / f"run_{p.name}_experiment.py").exists())
+
+
+def _whole(folder: Path, seeds: tuple[int, ...] | None = None) -> bool:
+    """Whether a study is recorded to its end: every pair of the grid with every seed, and nobody training there."""
+    path = folder / schema.RUNS
+    if not path.exists() or (folder / ".lock").exists() or (folder / "checkpoint").exists():
+        return False
+    keys = set(pd.read_csv(path, usecols=KEY)[KEY].itertuples(index=False, name=None))
+    wanted = seeds or tuple({seed for seed, _, _ in keys})
+    return bool(keys) and keys == {(seed, a, c) for seed in wanted for a in GRID for c in GRID}

@@ -1,0 +1,122 @@
+"""What the text says in words about recorded baselines, as conditions on the data; tables are not written when one fails."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.comparison_statistics import BASELINE
+from common.config import GRID
+from paper.tables_data import DERIVATIVE, FAST, FLAT, SEEDED, UNSEEDED, Recordings, pair
+from paper.tables_law import coin_slope, flat_tanh
+
+
+def contradicted(recordings: Recordings) -> list[str]:
+    """Statements of the text that the data do not bear out."""
+    return [text for text, holds in statements(recordings) if not holds]
+
+
+def statements(r: Recordings) -> list[tuple[str, bool]]:
+    """Sentences of sections/*.tex, shortened, and whether they hold."""
+    return [*_stopping(r), *_deaths(r), *_ratios(r), *_scores(r)]
+
+
+def _stopping(r: Recordings) -> list[tuple[str, bool]]:
+    runs = r.runs
+    fast, slow = runs[runs["actor_lr"] >= FAST], runs[runs["actor_lr"] < FAST]
+    scaled = r.baselines["scaled"].runs
+    same = all(
+        pair(scaled, a, c)["stopping_episode"].notna().any() == pair(theirs, a, c)["stopping_episode"].notna().any()
+        for theirs in (r.published_stops(UNSEEDED), r.published_stops(SEEDED))
+        for a in GRID
+        for c in GRID
+    )
+    agents = r.agents
+    largest = agents[(agents["actor_lr"] == max(GRID)) & (agents["critic_lr"] == max(GRID))]
+    smallest = [rows["stopping_episode"].min() for rows in (r.published_stops(UNSEEDED), r.published_stops(SEEDED))]
+    return [
+        ("every run with a large actor rate stops, on every preset", fast["stopping_episode"].notna().all()),
+        ("the others stop late", slow["stopping_episode"].min() > fast["stopping_episode"].max()),
+        ("on scaled the same pairs stop as in the published table", same),
+        ("gradients of large actor rates die long before the freeze", _before(fast)),
+        ("at 1e-1 gradients die after a single training step", (_deaths_at(r, 0.1).median() == 3)),
+        ("the shortest lag is that of all agents at the largest rates", largest["lag"].nunique() == 1),
+        (
+            "the smallest stopping episode is the same, published and here",
+            {*smallest, fast["stopping_episode"].min()} == {smallest[0]},
+        ),
+    ]
+
+
+def _deaths(r: Recordings) -> list[tuple[str, bool]]:
+    runs = r.runs
+    fast, slow = runs[runs["actor_lr"] >= FAST], runs[runs["actor_lr"] < FAST]
+    dead = slow[slow["kind"].notna()]
+    corner = dead[(dead["actor_lr"] == min(GRID)) & (dead["critic_lr"] == max(GRID)) & (dead["preset"] != "scaled")]
+    heights = r.baselines["scaled"].saturation
+    tenth = heights[(heights["episode"] == 10) & (heights["actor_lr"] >= FAST)][["z_min", "z_max"]].abs().max(axis=1)
+    norms = [study.norms for study in r.baselines.values()]
+    first_layer = np.mean(np.concatenate([(n.loc[n["mean_abs_dq_da"] == 0, "critic_fc1"] == 0) for n in norms]))
+    found = [
+        ("most fast runs die of the tanh derivative alone", (fast["kind"] == DERIVATIVE).mean() > 0.9),
+        ("in the other fast runs the critic's slope is zero, too", (fast["death_dq_da"][fast["kind"] != DERIVATIVE] == 0).all()),
+        ("every slow run that died or stopped died of a flat critic", (dead["kind"] == FLAT).all()),
+        ("every slow run that stopped died", slow.loc[slow["stopping_episode"].notna(), "kind"].notna().all()),
+        ("a flat critic's first layer has no gradient, nearly always", first_layer > 0.9),
+        ("slow runs die only with critic rates from 1e-2", (dead["critic_lr"] >= 1e-2).all()),
+        ("where the critic dies early the actors are not saturated", (corner["death_saturation"] < 0.05).all()),
+        ("critics move until the end", (runs["critic_update"] > 0).all()),
+        ("by episode 10 the largest |z| is beyond a flat tanh", (tenth > flat_tanh()).all()),
+    ]
+    linear = r.studies.get(("linear_activation", "scaled"))
+    if linear is not None:
+        ends = linear.ends[linear.ends["actor_lr"] < FAST]
+        found.append(("without ReLU no slow run stops and no critic is flat", not ends["last_flat"].any() and ends["stopping_episode"].isna().all()))
+        quick = linear.ends[linear.ends["actor_lr"] >= FAST]
+        found.append(("without ReLU the fast runs stop as before", quick["stopping_episode"].notna().all()))
+    return found
+
+
+def _ratios(r: Recordings) -> list[tuple[str, bool]]:
+    found = []
+    for preset, study in r.baselines.items():
+        first = study.norms[study.norms["episode"] == study.norms["episode"].min()]
+        by_critic = first.groupby("critic_lr")["gradient_ratio"].median()
+        found.append((f"the first ratio on {preset} grows with the critic rate", by_critic.is_monotonic_increasing))
+    return found
+
+
+def _scores(r: Recordings) -> list[tuple[str, bool]]:
+    runs = r.runs
+    never, stopped = runs[runs["stopping_episode"].isna()], runs[runs["stopping_episode"].notna()]
+    fast = runs[runs["actor_lr"] >= FAST]
+    improved = runs[runs["improved"]]
+    cells = [r.compared[preset].loc[BASELINE].improved_cells for preset in r.baselines]
+    best = {p: s.ends.loc[s.runs["normalised_score"].idxmax()] for p, s in r.baselines.items()}
+    saturated = runs.groupby("actor_lr")["final_saturation_ratio"].median()
+    coin = 1 - coin_slope() / 2
+    return [
+        ("no run reaches the best constant", not any(study.above_constant for study in r.baselines.values())),
+        ("runs improve on scaled only", set(improved["preset"]) <= {"scaled"}),
+        ("in no pair is an improvement shown", not any(cells)),
+        ("runs that never stop hardly improve", never["improved"].mean() < 0.1),
+        ("most improved runs have a flat critic", (improved["kind"] == FLAT).mean() > 0.5),
+        ("median runs are below random on every preset", (runs.groupby("preset")["normalised_score"].median() < 0).all()),
+        ("the median run is saturated at every actor rate", (saturated > 0.9).all()),
+        ("wrong sides are near a coin's", (fast.groupby("preset")["final_wrong_side_saturation"].mean() - 0.5).abs().max() < 0.05),
+        ("a coin's score is that of the fast runs on scaled", abs(fast[fast["preset"] == "scaled"]["normalised_score"].median() - coin) < 0.1),
+        ("the best runs are at the same pair", len({(b["actor_lr"], b["critic_lr"]) for b in best.values()}) == 1),
+        (
+            "on thesis and interior the best run's critic died early and it is not saturated",
+            all(best[p]["first_flat"] <= 50 and best[p]["final_saturation_ratio"] < 0.05 for p in ("thesis", "interior")),
+        ),
+        ("that run is not better than untrained", not (improved["preset"] == "interior").any()),
+        ("runs that never stop and that stop both end below random", max(never["normalised_score"].median(), stopped["normalised_score"].median()) < 0),
+    ]
+
+
+def _before(fast) -> bool:
+    return bool((fast["median_freeze_episode"] - fast["median_death_episode"] > 100).all())
+
+
+def _deaths_at(r: Recordings, actor_lr: float):
+    return r.agents.loc[r.agents["actor_lr"] == actor_lr, "gradient_death_episode"]
