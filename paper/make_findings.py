@@ -110,7 +110,6 @@ def by_preset(studies: dict[str, Study]) -> str:
             "beat their untrained policy",
             "median normalised score",
             "best run",
-            "minutes for all 48 runs (busy machine)",
         ],
         rows,
     )

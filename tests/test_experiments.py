@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import EXPERIMENTS, experiments, make_learner, variant
+from plain_networks import PLAIN
 
 from common.config import StudyConfig, parse_command_line
 from common.experiment import Experiment
@@ -152,6 +153,11 @@ def test_configuration_is_the_baselines_but_for_the_overrides(name: str) -> None
     hooks = [overridden(network, base) for network, base in networks]
     assert all(found <= HOOKS for found in hooks), "a variant overrides hooks, nothing else"
     assert bool(different or any(hooks)) == (name != "baseline")
+
+
+def test_every_published_network_is_written_out_for_the_other_tests() -> None:
+    own = {n for n in PUBLISHED if (experiments()[n].actor_class, experiments()[n].critic_class) != (Actor, Critic)}
+    assert own == PLAIN.keys()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
