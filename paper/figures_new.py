@@ -32,7 +32,7 @@ from paper.figure_style import (
 )
 
 COASTING = 24 * math.log(2) / -math.log(0.9)  # steps: SYSTEM section 4
-LAGS = np.arange(-200.0, 501.0, 10.0)  # edges of the histogram, episodes; what is beyond is counted at its ends
+LAG_BIN = 10  # episodes
 AGENTS, TASKS_EACH, SHOWN = 50, 40, 60  # the landscape: agents per seed, tasks per agent, tasks drawn
 SHARES = np.linspace(LOWEST_SHARE, 1.0, 199)  # α tried: evenly, as the actor's output maps to it
 
@@ -42,6 +42,8 @@ def death_and_freeze(studies: dict[str, Study]) -> Figure:
     figure, panels = page(4.9, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
     longest = max(study.runs["total_episodes"].max() for study in studies.values())
     line = np.geomspace(2, longest, 200)
+    lags = pd.concat([lag_of(study.stopping_episodes) for study in studies.values()]) // LAG_BIN
+    bins = LAG_BIN * np.arange(lags.min(), lags.max() + 2)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
         agents = study.stopping_episodes
         both = agents.dropna(subset=["gradient_death_episode", "freeze_episode"])
@@ -51,8 +53,7 @@ def death_and_freeze(studies: dict[str, Study]) -> Figure:
             above.scatter(
                 own["gradient_death_episode"], own["freeze_episode"], s=5, color=colour, alpha=0.4, linewidth=0,
             )  # fmt: skip
-            lag = (own["freeze_episode"] - own["gradient_death_episode"]).clip(LAGS[0], LAGS[-1])
-            below.hist(lag, LAGS, histtype="step", color=colour, linewidth=1.1)
+            below.hist(lag_of(own), bins, histtype="step", color=colour, linewidth=1.1)
         above.plot(line, line + COASTING, color="black", linewidth=1, zorder=4)
         below.axvline(COASTING, color="black", linewidth=1, zorder=4)
         above.text(0.97, 0.04, unfinished_text(agents), transform=above.transAxes, ha="right", fontsize=SMALL)
@@ -68,7 +69,7 @@ def death_and_freeze(studies: dict[str, Study]) -> Figure:
         below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:.0f}"))
         below.set_xlabel("freeze − death (episodes)", fontsize=SMALL)
     panels[0, 0].set_ylabel("freeze (episode, log)", fontsize=SMALL)
-    panels[1, 0].set_ylabel("agents per 10 episodes\n(log)", fontsize=SMALL)
+    panels[1, 0].set_ylabel(f"agents per {LAG_BIN} episodes\n(log)", fontsize=SMALL)
     preset_titles(panels[0], studies)
     runs = runs_of(studies)
     law = mark(f"death + {COASTING:.0f}: Adam coasting", None, "black", linewidth=1)
@@ -158,6 +159,11 @@ def scores(studies: dict[str, dict[str, Study]]) -> Figure:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
     return figure
+
+
+def lag_of(agents: pd.DataFrame) -> pd.Series:
+    """Episodes from gradient death to freeze, of the agents that have both."""
+    return (agents["freeze_episode"] - agents["gradient_death_episode"]).dropna()
 
 
 def unfinished_text(agents: pd.DataFrame) -> str:

@@ -56,7 +56,7 @@ def reward_comparison(studies: dict[str, Study]) -> Figure:
             axes.axhline(sign * value, color="0.25", linestyle=REFERENCE_STYLES[policy], linewidth=0.9, zorder=1)
         _label_references(axes, references, sign)
         for text in axes.texts:
-            text.set_fontsize(SMALL - 0.5)
+            text.set(text=text.get_text().replace("_", " "), fontsize=SMALL - 0.5)
         _returns_of_cells(axes, runs, columns, sign)
     handles = [
         mark("untrained", "_", "0.45", ms=6),

@@ -1,4 +1,4 @@
-"""Writes paper/tables/*.tex: every table of the paper, and numbers.tex with a macro for each figure that the text cites.
+"""Writes paper/tables/*.tex: the tables of the paper, and numbers.tex with a macro for each figure that the text cites.
 
     python paper/make_tables.py [--check]
 
@@ -15,7 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from paper import tables_baseline, tables_experiments, tables_numbers, tables_setup, tables_verdicts  # noqa: E402
+from paper import (  # noqa: E402
+    tables_baseline,
+    tables_experiments,
+    tables_experiments_numbers,
+    tables_numbers,
+    tables_setup,
+    tables_verdicts,
+)
 from paper.tables_data import Recordings  # noqa: E402
 from paper.tables_law import law  # noqa: E402
 from paper.tables_statements import contradicted  # noqa: E402
@@ -30,7 +37,7 @@ def files(recordings: Recordings) -> dict[Path, str]:
     macros = Numbers()
     tables_numbers.numbers(recordings, macros)
     tables = law(recordings, macros)
-    tables_experiments.numbers(recordings, macros)
+    tables_experiments_numbers.numbers(recordings, macros)
     verdicts = tables_verdicts.all_verdicts(recordings)
     tables_verdicts.numbers(verdicts, macros)
     tables_setup.numbers(macros)

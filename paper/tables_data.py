@@ -1,4 +1,4 @@
-"""What the paper's tables are made from: the recorded studies, the published figures, and what follows from their rows."""
+"""What the paper's tables are made from: the recorded studies and the published figures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class StudyFiles:
     @property
     def above_constant(self) -> int:
         """Runs that ended better than the best constant policy of their seed."""
-        return int((self.runs["normalised_score"].to_numpy() > self.constant_scores[self.runs["seed"]].to_numpy()).sum())
+        line = self.constant_scores[self.runs["seed"]].to_numpy()
+        return int((self.runs["normalised_score"].to_numpy() > line).sum())
 
     def normalised(self, seeds: Any, returns: Any) -> np.ndarray:
         """Returns as scores between random (0) and near-optimal (1) of the same seed."""

@@ -14,8 +14,6 @@ from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, Study
 from paper.tables_text import (
     MISSING,
     NOT_RECORDED,
-    Numbers,
-    camel,
     code,
     interval,
     listed,
@@ -54,14 +52,14 @@ def comparison(recordings: Recordings, preset: str) -> str:
     table, rows = recordings.compared[preset], []
     for name in (BASELINE, *recordings.experiments):
         if name not in table.index:
-            rows.append([title(name), f"\\multicolumn{{8}}{{c}}{{{NOT_RECORDED}}}"])
+            rows.append([title(name), f"\\multicolumn{{9}}{{c}}{{{NOT_RECORDED}}}"])
             continue
         row = table.loc[name]
         rows.append(
             [
                 title(name), of(row.runs_never_stopping, row.runs), share(row.median_final_saturation),
                 share(row.median_final_wrong_side_saturation), of(row.improved_runs, row.runs),
-                number(row.best_score), median_score(row),
+                number(recordings.studies[name, preset].untrained.median()), number(row.best_score), median_score(row),
                 MISSING if name == BASELINE else of(row.runs_better_than_baseline, row.paired_runs),
                 MISSING if name == BASELINE else difference(row),
             ]
@@ -69,12 +67,12 @@ def comparison(recordings: Recordings, preset: str) -> str:
         if name == BASELINE:
             rows.append(None)
     header = [
-        " & never & \\multicolumn{2}{c}{saturated} & & \\multicolumn{2}{c}{score} & "
+        " & never & \\multicolumn{2}{c}{saturated} & & \\multicolumn{3}{c}{score} & "
         "\\multicolumn{2}{c}{against the baseline}",
-        "\\cmidrule(lr){3-4}\\cmidrule(lr){6-7}\\cmidrule(l){8-9}",
-        "experiment & stop & all & wrong & improved & best & median [95\\%] & better & difference [95\\%]",
+        "\\cmidrule(lr){3-4}\\cmidrule(lr){6-8}\\cmidrule(l){9-10}",
+        "experiment & stop & all & wrong & improved & untr. & best & median [95\\%] & better & difference [95\\%]",
     ]
-    return tabular("@{}lrrrrrrrr@{}", header, rows)
+    return tabular("@{}lrrrrrrrrr@{}", header, rows)
 
 
 def standstill(recordings: Recordings) -> str:
@@ -133,7 +131,8 @@ def outcomes(recordings: Recordings) -> str:
         single, double = _single(recordings, name), _double(recordings, name)
         for place in range(2):
             columns[place] += [single[place], double[place]]
-        rows.append([title(name), *columns[0], *columns[1], _second_change(recordings, name), agreement(recordings, name)])
+        words = (_second_change(recordings, name), agreement(recordings, name))
+        rows.append([title(name), *columns[0], *columns[1], *words])
     header = [
         " & \\multicolumn{3}{c}{pairs that never stop} & \\multicolumn{3}{c}{better than baseline} & second & ",
         "\\cmidrule(lr){2-4}\\cmidrule(lr){5-7}",
@@ -191,115 +190,6 @@ def tables(recordings: Recordings) -> dict[str, str]:
         found[f"scores_{preset}"] = cell_table(recordings, preset, "score")
         found[f"never_{preset}"] = cell_table(recordings, preset, "never")
     return found
-
-
-def numbers(recordings: Recordings, macros: Numbers) -> None:
-    """Figures and sentences of every experiment; `not recorded` where there is no study."""
-    for name in recordings.experiments:
-        macros.heading(f"{name}: comparison_table of common/comparison_statistics.py")
-        for preset in PRESETS:
-            _experiment_numbers(recordings, macros, name, preset)
-        macros.add(f"Published{camel(name)}", recordings.outcomes["claim"].get(name, "nothing"))
-        macros.add(f"Agreement{camel(name)}", agreement(recordings, name))
-        macros.add(f"Sentence{camel(name)}", sentence(recordings, name))
-    _summary_numbers(recordings, macros)
-    _sequential_numbers(recordings, macros)
-
-
-def sentence(recordings: Recordings, name: str) -> str:
-    """What an experiment shows on every preset where it is recorded."""
-    parts = []
-    for preset in PRESETS:
-        table = recordings.compared[preset]
-        if name not in table.index:
-            continue
-        row, base = table.loc[name], table.loc[BASELINE]
-        parts.append(
-            f"On {code(preset)} {of(row.runs_never_stopping, row.runs)} runs never stop (baseline: "
-            f"{base.runs_never_stopping}); the paired score difference is {difference(row)}, {effect(row)}; "
-            f"{row.improved_runs} runs end better than their untrained policy (baseline: {base.improved_runs})."
-        )
-    return " ".join(parts) if parts else "No results are recorded yet."
-
-
-def _experiment_numbers(recordings: Recordings, macros: Numbers, name: str, preset: str) -> None:
-    end, table = camel(name) + preset.capitalize(), recordings.compared[preset]
-    row: Any = table.loc[name] if name in table.index else None
-    texts = {
-        "Diff": difference, "Verdict": effect, "Score": median_score,
-        "Never": lambda r: of(r.runs_never_stopping, r.runs), "Improved": lambda r: of(r.improved_runs, r.runs),
-        "Better": lambda r: of(r.runs_better_than_baseline, r.paired_runs), "Best": lambda r: number(r.best_score),
-        "Saturation": lambda r: share(r.median_final_saturation),
-        "Wrong": lambda r: share(r.median_final_wrong_side_saturation),
-    }  # fmt: skip
-    for what, text in texts.items():
-        macros.add(what + end, NOT_RECORDED if row is None else text(row))
-    study = recordings.studies.get((name, preset))
-    slow = None if study is None else study.ends[study.ends["actor_lr"] < FAST]
-    macros.add(f"SlowStopped{end}", NOT_RECORDED if slow is None else _stopped(slow))
-    macros.add(f"SlowFlat{end}", NOT_RECORDED if slow is None else of(int(slow["last_flat"].sum()), len(slow)))
-
-
-def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
-    macros.heading("all changes together")
-    intervals, above, total, dead, flat = 0, 0, 0, 0, 0
-    for preset in PRESETS:
-        table, names, end = recordings.compared[preset], recordings.recorded_on(preset), preset.capitalize()
-        words = {name: effect(table.loc[name]) for name in names}
-        for word, label in ((HIGHER, "Higher"), (LOWER, "Lower"), (NO_DIFFERENCE, "NoDifference")):
-            found = [name for name in names if words[name] == word]
-            macros.add(f"{label}{end}", listed([title(name) for name in found]))
-            macros.add(f"{label}Count{end}", len(found))
-        macros.add(f"Recorded{end}", f"{len(names)} of {len(recordings.experiments)}")
-        missing = [title(name) for name in recordings.experiments if name not in names]
-        macros.add(f"Missing{end}", listed(missing))
-        base = table.loc[BASELINE]
-        more = [n for n in names if table.loc[n].runs_never_stopping > base.runs_never_stopping]
-        macros.add(f"NeverMore{end}", listed([title(n) for n in more]))
-        macros.add(f"NeverMoreNotHigher{end}", listed([title(n) for n in more if words[n] != HIGHER]))
-        untrained = recordings.baselines[preset].untrained.median()
-        for label, line in (("Random", 0.0), ("Untrained", untrained)):
-            found = [title(n) for n in names if table.loc[n].median_score > line]
-            macros.add(f"MedianAbove{label}{end}", listed(found))
-        best = max(names, key=lambda n: table.loc[n].paired_score_difference, default=None)
-        macros.add(f"LargestDiff{end}", NOT_RECORDED if best is None else difference(table.loc[best]))
-        macros.add(f"LargestDiffName{end}", NOT_RECORDED if best is None else title(best))
-        improved = max([BASELINE, *names], key=lambda n: table.loc[n].improved_runs)
-        macros.add(f"MostImproved{end}", of(table.loc[improved].improved_runs, table.loc[improved].runs))
-        macros.add(f"MostImprovedName{end}", title(improved))
-        intervals += len(names)
-        studies = [recordings.studies[name, preset] for name in names]
-        above += sum(study.above_constant for study in studies)
-        total += sum(len(study.runs) for study in studies)
-        slow = [study.ends.loc[study.ends["actor_lr"] < FAST, "kind"].dropna() for study in studies]
-        dead, flat = dead + sum(map(len, slow)), flat + sum(int((kinds == FLAT).sum()) for kinds in slow)
-    macros.add("IntervalsTested", intervals)
-    macros.add("IntervalsByChance", number(0.05 * intervals, ".1f"))
-    macros.add("MitigationsAboveConstant", of(above, total))
-    macros.add("MitigationRuns", total)
-    macros.add("OtherSlowFlat", of(flat, dead))
-
-
-def _sequential_numbers(recordings: Recordings, macros: Numbers) -> None:
-    macros.heading("published update order, and published double changes")
-    study = recordings.sequential
-    if study is None:
-        for name in ("SequentialStopped", "SequentialStopRange", "SequentialShift", "SequentialEpisodes"):
-            macros.add(name, NOT_RECORDED)
-    else:
-        fast = study.runs[study.runs["actor_lr"] >= FAST]
-        both = fast.merge(recordings.baselines["scaled"].runs, on=["seed", "actor_lr", "critic_lr"])
-        shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
-        stops = fast["stopping_episode"]
-        macros.add("SequentialStopped", of(stops.notna().sum(), len(fast)))
-        macros.add("SequentialStopRange", f"{number(stops.min(), '.0f')}--{number(stops.max(), '.0f')}")
-        macros.add("SequentialShift", number(shift, "+.0f"))
-        macros.add("SequentialEpisodes", int(study.runs["total_episodes"].max()))
-    macros.add("DoublesRecorded", listed([title(name) for name in recordings.doubles], NOT_RECORDED))
-
-
-def _stopped(runs: pd.DataFrame) -> str:
-    return of(runs["stopping_episode"].notna().sum(), len(runs))
 
 
 def _cell(runs: pd.DataFrame, what: str) -> str:

@@ -84,7 +84,8 @@ def _death_numbers(
     norms = pd.concat([study.norms for study in recordings.baselines.values()])
     flat = norms[norms["mean_abs_dq_da"] == 0]
     macros.add("FlatFirstLayerZero", share((flat["critic_fc1"] == 0).mean()))
-    macros.add("FlatBiasZero", share((flat["critic_fc3"] == 0).mean()))
+    off = flat[flat["critic_fc1"] == 0]
+    macros.add("FlatSecondLayerAlive", share((off["critic_fc2"] > 0).mean()))
     macros.add("CriticMoves", of((pd.concat([fast, slow])["critic_update"] > 0).sum(), len(fast) + len(slow)))
     corner = dead[(dead["actor_lr"] == min(GRID)) & (dead["critic_lr"] == max(GRID))]
     for preset in PRESETS:
@@ -168,7 +169,8 @@ def _score_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame, 
     macros.add("ImprovedAll", of(int(everything["improved"].sum()), len(everything)))
     macros.add("AboveConstantAll", of(sum(s.above_constant for s in recordings.baselines.values()), len(everything)))
     improved = everything[everything["improved"]]
-    macros.add("ImprovedFlat", of((improved["kind"] == FLAT).sum(), len(improved)))
+    macros.add("ImprovedCount", len(improved))
+    macros.add("ImprovedFlat", int((improved["kind"] == FLAT).sum()))
     macros.add("SaturationByRate", span(everything.groupby("actor_lr")["final_saturation_ratio"].median(), ".0%"))
     _side_numbers(recordings, macros, fast)
     scores = pd.concat([study.scores.assign(preset=preset) for preset, study in recordings.baselines.items()])
@@ -193,3 +195,11 @@ def _side_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame) -
     macros.add("CoinSpread", share(spread))
     inside = (fast["final_wrong_side_saturation"] - 0.5).abs() <= spread
     macros.add("CoinRuns", of(int(inside.sum()), len(fast)))
+    found = []
+    for study in recordings.baselines.values():
+        rows = study.saturation[study.saturation["actor_lr"] >= FAST]
+        sides = rows.pivot_table(index=KEY, columns="episode", values="wrong_side_saturation")
+        final = study.runs.set_index(KEY)["final_wrong_side_saturation"].reindex(sides.index)
+        found.append(sides.sub(final, axis=0).abs())
+    away = pd.concat(found)
+    macros.add("SideSetTen", of(int((away[10] < 0.025).sum()), len(away)))

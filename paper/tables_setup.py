@@ -31,7 +31,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return power(value) if 0 < value < 0.01 else f"{value:g}"
+        return power(value, 0) if 0 < value < 0.01 else f"{value:g}"
     return code(value) if isinstance(value, str) else number(value, "d")
 
 
@@ -50,7 +50,7 @@ def hyper_parameters() -> str:
     span, floor = noise["EPSILON_SPAN"], noise["EPSILON_FLOOR"]
     decay = f"$\\varepsilon = {floor} + {span}\\exp(-\\mathrm{{episode}}/{noise['EPSILON_EPISODES']:.0f})$"
     rows.append(["exploration", "", f"Gaussian noise of scale {decay} on all outputs"])
-    return tabular("@{}llp{0.55\\linewidth}@{}", ["option & default & meaning"], rows)
+    return tabular("@{}llp{0.47\\linewidth}@{}", ["option & default & meaning"], rows)
 
 
 def environment() -> str:

@@ -58,7 +58,8 @@ def power(value: float, digits: int = 1) -> str:
     if pd.isna(value):
         return MISSING
     if value == 0 or 0.01 <= abs(value) < 1000:
-        return number(value, ".0f" if abs(value) >= 100 else f".{digits + 1}g")
+        whole = abs(value) >= (10 ** (digits + 1) if digits else 1)
+        return number(value, ".0f" if whole else f".{digits + 1}g")
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     factor = "" if mantissa == "1" else f"{mantissa}\\times"
     return math_text(f"{factor}10^{{{int(exponent)}}}")

@@ -35,9 +35,9 @@ class Verdict:
 
 def freeze(r: Recordings) -> Verdict:
     """Reproduced: every fast run on `scaled` stops, their median within both published ranges. Partly: most stop."""
-    runs = r.baselines["scaled"].runs.query("actor_lr >= @FAST")
+    runs = _fast(r.baselines["scaled"].runs)
     stops = runs["stopping_episode"]
-    ranges = [r.published_stops(source).query("actor_lr >= @FAST")["stopping_episode"] for source in (UNSEEDED, SEEDED)]
+    ranges = [_fast(r.published_stops(source))["stopping_episode"] for source in (UNSEEDED, SEEDED)]
     inside = all(theirs.min() <= stops.median() <= theirs.max() for theirs in ranges)
     word = REPRODUCED if stops.notna().all() and inside else PARTLY if stops.notna().mean() > 0.5 else NOT
     return Verdict(
@@ -115,7 +115,7 @@ def large_actor(r: Recordings) -> Verdict:
     study = r.studies.get(("large_actor", "scaled"))
     if study is None:
         return Verdict("LargeActor", claim, published, NOT_RECORDED, NOT_RECORDED)
-    both = study.runs.merge(r.baselines["scaled"].runs, on=KEY).query("actor_lr >= @FAST")
+    both = _fast(study.runs.merge(r.baselines["scaled"].runs, on=KEY))
     shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
     row = r.compared["scaled"].loc["large_actor"]
     agree = (0 < shift <= FACTOR * there["high"]) + (effect(row) != HIGHER)
@@ -189,6 +189,10 @@ def numbers(found: list[Verdict], macros: Numbers) -> None:
     macros.add("VerdictFactor", f"{FACTOR:g}")
     macros.add("VerdictNear", NEAR)
     macros.add("VerdictInRange", share(IN_RANGE))
+
+
+def _fast(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["actor_lr"] >= FAST]
 
 
 def _near(here: float, there: float) -> str:

@@ -113,8 +113,17 @@ def test_figures_are_those_that_are_drawn() -> None:
     used = re.findall(r"\\paperfigure\{([^}]*)\}", all_text())
     assert sorted(used) == sorted(set(used)) and set(used) == known
     assert not re.findall(r"\\includegraphics", all_text()), "figures come by \\paperfigure"
+
+
+def test_figures_are_drawn() -> None:
+    """A figure of an experiment without results may be missing: the text then has a frame in its place."""
     drawn = {path.stem for path in (PAPER / "figures").glob("*.pdf")}
-    assert not drawn or known <= drawn, f"not drawn: {sorted(known - drawn)}"
+    if not drawn:
+        pytest.skip("paper/figures has no PDF files; paper/make_figures.py draws them")
+    studies = {path.parent for path in (ROOT / "results").glob("*/*/runs.csv")}
+    recorded = {f"fig_{study.name}" for study in studies if not (study / ".lock").exists()} - {"fig_baseline"}
+    wanted = {*FIGURES, *recorded}
+    assert wanted <= drawn, f"not drawn: {sorted(wanted - drawn)}"
 
 
 def test_tables_are_written_and_shown() -> None:

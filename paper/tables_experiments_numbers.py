@@ -1,0 +1,143 @@
+"""Figures and sentences about the experiments, by rule: `not recorded` where there is no study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from common.comparison_statistics import BASELINE
+from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, title
+from paper.tables_experiments import HIGHER, LOWER, NO_DIFFERENCE, agreement, difference, effect, median_score
+from paper.tables_text import NOT_RECORDED, Numbers, camel, code, listed, number, of, share, span
+
+
+def numbers(recordings: Recordings, macros: Numbers) -> None:
+    """Figures and sentences of every experiment; `not recorded` where there is no study."""
+    for name in recordings.experiments:
+        macros.heading(f"{name}: comparison_table of common/comparison_statistics.py")
+        for preset in PRESETS:
+            _experiment_numbers(recordings, macros, name, preset)
+        macros.add(f"Published{camel(name)}", recordings.outcomes["claim"].get(name, "nothing"))
+        macros.add(f"Agreement{camel(name)}", agreement(recordings, name))
+        macros.add(f"Sentence{camel(name)}", sentence(recordings, name))
+    _summary_numbers(recordings, macros)
+    _sequential_numbers(recordings, macros)
+
+
+def sentence(recordings: Recordings, name: str) -> str:
+    """What an experiment shows on every preset where it is recorded."""
+    parts = []
+    for preset in PRESETS:
+        table = recordings.compared[preset]
+        if name not in table.index:
+            continue
+        row, base = table.loc[name], table.loc[BASELINE]
+        parts.append(
+            f"On {code(preset)} {of(row.runs_never_stopping, row.runs)} runs never stop (baseline: "
+            f"{base.runs_never_stopping}); the paired score difference is {difference(row)}, {effect(row)}; "
+            f"{row.improved_runs} runs end better than their own untrained policy (baseline: {base.improved_runs}), "
+            f"whose median score is {number(recordings.studies[name, preset].untrained.median())} (baseline: "
+            f"{number(recordings.baselines[preset].untrained.median())})."
+        )
+    return " ".join(parts) if parts else "No results are recorded yet."
+
+
+def _experiment_numbers(recordings: Recordings, macros: Numbers, name: str, preset: str) -> None:
+    end, table = camel(name) + preset.capitalize(), recordings.compared[preset]
+    row: Any = table.loc[name] if name in table.index else None
+    texts = {
+        "Diff": difference, "Verdict": effect, "Score": median_score,
+        "Never": lambda r: of(r.runs_never_stopping, r.runs), "Improved": lambda r: of(r.improved_runs, r.runs),
+        "Better": lambda r: of(r.runs_better_than_baseline, r.paired_runs), "Best": lambda r: number(r.best_score),
+        "Saturation": lambda r: share(r.median_final_saturation),
+        "Wrong": lambda r: share(r.median_final_wrong_side_saturation),
+    }  # fmt: skip
+    for what, text in texts.items():
+        macros.add(what + end, NOT_RECORDED if row is None else text(row))
+    study = recordings.studies.get((name, preset))
+    slow = None if study is None else study.ends[study.ends["actor_lr"] < FAST]
+    kinds = None if study is None else study.ends["kind"]
+    for what, kind in (("FirstDeath", DERIVATIVE), ("SecondDeath", FLAT)):
+        count = NOT_RECORDED if kinds is None else of(int((kinds == kind).sum()), int(kinds.notna().sum()))
+        macros.add(what + end, count)
+    macros.add(f"SlowStopped{end}", NOT_RECORDED if slow is None else _stopped(slow))
+    macros.add(f"SlowFlat{end}", NOT_RECORDED if slow is None else of(int(slow["last_flat"].sum()), len(slow)))
+
+
+def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
+    macros.heading("all changes together")
+    intervals, above, total, dead, flat = 0, 0, 0, 0, 0
+    for preset in PRESETS:
+        table, names, end = recordings.compared[preset], recordings.recorded_on(preset), preset.capitalize()
+        words = {name: effect(table.loc[name]) for name in names}
+        for word, label in ((HIGHER, "Higher"), (LOWER, "Lower"), (NO_DIFFERENCE, "NoDifference")):
+            found = [name for name in names if words[name] == word]
+            macros.add(f"{label}{end}", listed([title(name) for name in found]))
+            macros.add(f"{label}Count{end}", len(found))
+        macros.add(f"Recorded{end}", f"{len(names)} of {len(recordings.experiments)}")
+        missing = [title(name) for name in recordings.experiments if name not in names]
+        macros.add(f"Missing{end}", listed(missing))
+        base = table.loc[BASELINE]
+        more = [n for n in names if table.loc[n].runs_never_stopping > base.runs_never_stopping]
+        macros.add(f"NeverMore{end}", listed([title(n) for n in more]))
+        macros.add(f"NeverMoreNotHigher{end}", listed([title(n) for n in more if words[n] != HIGHER]))
+        untrained = recordings.baselines[preset].untrained.median()
+        for label, line in (("Random", 0.0), ("Untrained", untrained)):
+            found = [title(n) for n in names if table.loc[n].median_score > line]
+            macros.add(f"MedianAbove{label}{end}", listed(found))
+        best = max(names, key=lambda n: table.loc[n].paired_score_difference, default=None)
+        macros.add(f"LargestDiff{end}", NOT_RECORDED if best is None else difference(table.loc[best]))
+        macros.add(f"LargestDiffName{end}", NOT_RECORDED if best is None else title(best))
+        improved = max([BASELINE, *names], key=lambda n: table.loc[n].improved_runs)
+        macros.add(f"MostImproved{end}", of(table.loc[improved].improved_runs, table.loc[improved].runs))
+        macros.add(f"MostImprovedName{end}", title(improved))
+        for kind, label in ((DERIVATIVE, "First"), (FLAT, "Second")):
+            spared = [n for n in names if not (recordings.studies[n, preset].ends["kind"] == kind).any()]
+            macros.add(f"No{label}Death{end}", listed([title(n) for n in spared]))
+        intervals += len(names)
+        studies = [recordings.studies[name, preset] for name in names]
+        above += sum(study.above_constant for study in studies)
+        total += sum(len(study.runs) for study in studies)
+        slow = [study.ends.loc[study.ends["actor_lr"] < FAST, "kind"].dropna() for study in studies]
+        dead, flat = dead + sum(map(len, slow)), flat + sum(int((kinds == FLAT).sum()) for kinds in slow)
+    macros.add("IntervalsTested", intervals)
+    macros.add("IntervalsByChance", number(0.05 * intervals, ".1f"))
+    macros.add("MitigationsAboveConstant", of(above, total))
+    macros.add("MitigationRuns", total)
+    macros.add("OtherSlowFlat", of(flat, dead))
+    normed = [study.ends["kind"].dropna() for (name, _), study in recordings.studies.items() if name == "layernorm"]
+    macros.add("LayernormDead", sum(map(len, normed)))
+
+
+def _sequential_numbers(recordings: Recordings, macros: Numbers) -> None:
+    macros.heading("published update order, and published double changes")
+    macros.add("SentenceSequential", sequential_sentence(recordings))
+    macros.add("SentenceDoubles", doubles_sentence(recordings))
+
+
+def sequential_sentence(recordings: Recordings) -> str:
+    """How a run of the grid with sequential updates stops beside the joint one of the same seed."""
+    study = recordings.sequential
+    if study is None:
+        return "A sequential run of the grid is not recorded yet."
+    fast = study.runs[study.runs["actor_lr"] >= FAST]
+    both = fast.merge(recordings.baselines["scaled"].runs, on=["seed", "actor_lr", "critic_lr"])
+    shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
+    stops = fast["stopping_episode"]
+    return (
+        f"In a sequential run of the grid (seed {listed([str(seed) for seed in study.runs['seed'].unique()])}, "
+        f"{study.runs['total_episodes'].max()} episodes at most) {of(stops.notna().sum(), len(fast))} runs with actor "
+        f"rates from 0.01 stop, at episode {span(stops)}; the median shift against the joint runs of the same seed and "
+        f"rates is {number(shift, '+.0f')} episodes."
+    )
+
+
+def doubles_sentence(recordings: Recordings) -> str:
+    """Which of the published double changes are repeated."""
+    names = [title(name) for name in recordings.doubles]
+    return f"Recorded are those of {listed(names)}." if names else "None is recorded yet."
+
+
+def _stopped(runs: pd.DataFrame) -> str:
+    return of(runs["stopping_episode"].notna().sum(), len(runs))
