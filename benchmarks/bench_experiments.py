@@ -2,7 +2,7 @@
 
     python benchmarks/bench_experiments.py [NAME ...]
 
-Episodes of the experiment and of the baseline take turns, so that both see the same machine; medians over them. Writes
+Episodes 7 to 30 of the experiment and of the baseline take turns, so that both see the same machine; medians. Writes
 benchmarks/results/experiments_<device>.csv, which the experiments' pages quote (paper/make_pages.py).
 """
 
@@ -30,7 +30,7 @@ from common.learner import Learner  # noqa: E402
 from common.reports import RunKey  # noqa: E402
 
 COLUMNS = ("experiment", "seconds_per_episode", "baseline_seconds_per_episode", "ratio", "runs", "device", "threads")
-WARM_UP, EPISODES = 6, 25
+WARM_UP, EPISODES = 6, 24
 
 
 def experiment(name: str) -> Experiment:
@@ -83,15 +83,17 @@ def main() -> None:
     threads = runtime.set_threads(0)
     path = Path(__file__).with_name("results") / f"experiments_{runtime.device_name(device).replace(' ', '_')}.csv"
     rows = {row["experiment"]: row for row in csv.DictReader(path.open())} if path.exists() else {}
-    reference = player(experiment("baseline"), device)
     for name in said.names or found:
-        plays = player(experiment(name), device)
-        own, base = zip(*((timed(plays, device), timed(reference, device)) for _ in range(EPISODES)), strict=True)
+        plays, reference = player(experiment(name), device), player(experiment("baseline"), device)
+        own, base = [], []
+        for _ in range(EPISODES // 2):
+            for which, times in ((plays, own), (reference, base), (reference, base), (plays, own)):
+                times.append(timed(which, device))
         own, base = statistics.median(own), statistics.median(base)
         values = (name, f"{own:.4f}", f"{base:.4f}", f"{own / base:.2f}", 16, runtime.device_name(device), threads)
         rows[name] = dict(zip(COLUMNS, values, strict=True))
         print(f"{name:20s} {own:.3f} s per episode of 16 runs, {own / base:.2f} × the baseline's {base:.3f} s")
-        del plays
+        del plays, reference
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -133,7 +133,6 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     taken = seconds(episode, repeats, device)
     counted = runs * counted_flop(config, learner.episode)
     executed = counted if learner.dense else runs * counted_flop(config, learner.episode, sum(scored) / repeats / runs)
-    shares = learner.timer.shares()
     return {
         "runs": runs,
         "seconds_per_episode": taken,
@@ -141,7 +140,7 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
         "counted_gflop": counted / 1e9 if mode == "joint" else float("nan"),
         "executed_gflop": executed / 1e9 if mode == "joint" else float("nan"),
         "peak_memory_gib": runtime.peak_memory_bytes(device) / 2**30,
-        **{f"{phase}_ms": 1e3 * taken * shares.get(phase, 0.0) for phase in PHASES},
+        **{f"{phase}_ms": 1e3 * learner.timer.seconds.get(phase, 0.0) / repeats for phase in PHASES},
     }
 
 

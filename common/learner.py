@@ -7,7 +7,9 @@ R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,7 +222,7 @@ class Learner:
 
     def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
         """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
-        played = self.workers.map(lambda block: self._play_training(block, inputs), self.rollout_blocks)
+        played = self._each(lambda block: self._play_training(block, inputs), self.rollout_blocks)
         trajectory, noisy = joined([trajectory for trajectory, _ in played]), torch.cat([x for _, x in played])
 
         def learn(block: Block) -> EpisodeReport:
@@ -239,7 +241,12 @@ class Learner:
                 measured,
             )
 
-        return joined(self.workers.map(learn, self.blocks))
+        return joined(self._each(learn, self.blocks))
+
+    def _each(self, function: Callable[[Block], Any], blocks: list[Block]) -> list[Any]:
+        """`function` of every block, side by side."""
+        with self.timer.at_once(min(self.workers.count, len(blocks))):
+            return self.workers.map(function, blocks)
 
     def _play_training(self, block: Block, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
         """One noisy episode of every run, and its noisy actions (r, T, N, 3)."""

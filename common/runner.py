@@ -142,6 +142,8 @@ def _check_mirror(mirror: Mirror, store: ResultsStore) -> None:
         mirrored = set(RunTable(mirror.folder / schema.RUNS).lines)
     except (OSError, ValueError):
         return  # cannot be read just now; the copies of this study will replace it
+    # A field that is younger than the mirror had its default then.
+    study["configuration"] = {**StudyConfig().result_fields(), **study.get("configuration", {})}
     if any(study.get(name) != value for name, value in store.study.items()) or mirrored - store.finished():
         raise StoreError(
             f"{mirror.folder}: holds results that {store.folder} lacks; allowed: an empty results folder, which is "

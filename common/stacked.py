@@ -21,7 +21,7 @@ class StackedNetworks:
         self.statistics = statistics if statistics.numel() else None  # one set, for the target too
 
     def views(self, runs: slice, members: slice = slice(None), target: bool = False) -> Parameters:
-        """Parameters and statistics of networks `members` of `runs` by name, (r·m, …), without a copy."""
+        """Parameters and statistics of networks `members` of `runs`, (r·m, …) each; of all members without a copy."""
         flat = self.target if target and self.target is not None else self.flat
         return self._views(flat, runs, members) | self._statistics(runs, members)
 

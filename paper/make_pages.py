@@ -25,6 +25,7 @@ BEGIN, END = "<!-- found: written by paper/make_pages.py -->", "<!-- end of foun
 CELLS = 16
 NEAR = 2  # cells by which a count may miss the published one and still be called the same
 FACTOR = 3.0  # by which a published ratio may be missed likewise
+SAME_COST = 0.1  # share by which times of the same work differ from measurement to measurement
 
 
 def number(value: float, form: str) -> str:
@@ -76,8 +77,9 @@ def by_preset(name: str, compared: dict[str, pd.DataFrame]) -> str:
                     "" if label == BASELINE else interval(row, "paired_score_difference"),
                 ]
             )  # fmt: skip
-    header = ["preset", "experiment", "runs that never stop", "gradients died", "weights froze", "final saturation"]
-    header += ["… on the wrong side", "runs better than untrained", "median score", "best score"]
+    header = ["preset", "experiment", "runs that never stop", "agents whose gradient died, median episode"]
+    header += ["agents whose weights froze, median episode", "final saturation", "… on the wrong side"]
+    header += ["runs better than untrained", "score, mean over seeds of the median", "best score"]
     return markdown([*header, "runs better than the baseline's", "mean score above the baseline's"], rows)
 
 
@@ -117,12 +119,15 @@ def verdicts(name: str, published: pd.Series, table: pd.DataFrame) -> tuple[str,
         claims.append((abs(here - there) <= NEAR, text))
     if pd.notna(published.cells_better_than_baseline):
         there, here = published.cells_better_than_baseline, CELLS * row.runs_better_than_baseline / row.paired_runs
-        text = f"{there:.0f} of {CELLS} pairs did better than the baseline there, {here:.1f} of {CELLS} here (likewise)"
+        text = (
+            f"{there:.0f} of {CELLS} pairs had a better mean return than the baseline's there, {here:.1f} of {CELLS} a "
+            "better final evaluation here (mean over seeds)"
+        )
         claims.append(((here > CELLS / 2) == (there > CELLS / 2), text))
     if pd.notna(published.largest_preactivation_over_baseline):
         there, here = published.largest_preactivation_over_baseline, explosion(name)
         text = (
-            f"the largest pre-activation was {there:.0f} times the baseline's there, {here:.2g} times here (likewise)"
+            f"the largest pre-activation was {there:.0f} times the baseline's there, {here:.2g} times here (over seeds)"
         )
         claims += [(here > 1, text), (there / FACTOR <= here <= there * FACTOR, "")]
     if not claims:
@@ -147,8 +152,13 @@ def cost(name: str) -> str:
     if name not in rows.index:
         return "Cost: not measured yet (`benchmarks/bench_experiments.py`)."
     row = rows.loc[name]
+    taken = f"Cost: {row.seconds_per_episode:.2f} s per episode of {row.runs} runs on {row.threads} CPU threads"
+    if name == BASELINE:
+        return f"{taken} (`benchmarks/bench_experiments.py`)."
+    if abs(row.ratio - 1) <= SAME_COST:
+        return f"{taken}, no measurable difference from the baseline's (`benchmarks/bench_experiments.py`)."
     return (
-        f"Cost: {row.ratio:.2f} × the baseline's time per episode ({row.seconds_per_episode:.2f} s against "
+        f"Cost: {row.ratio:.1f} × the baseline's time per episode ({row.seconds_per_episode:.2f} s against "
         f"{row.baseline_seconds_per_episode:.2f} s for {row.runs} runs on {row.threads} CPU threads, "
         "`benchmarks/bench_experiments.py`)."
     )
@@ -178,7 +188,11 @@ def overview(names: list[str], compared: dict[str, pd.DataFrame], published: pd.
         found = one_line(name, compared)
         word = verdicts(name, published.loc[name], compared["scaled"])[0] if name in compared["scaled"].index else "–"
         rows.append([f"[{name}](experiments/{name}/README.md)", found, published.loc[name].claim, word])
-    return markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows)
+    rule = (
+        f"“Agrees” compares counts of learning-rate pairs with the published ones: never stopping within {NEAR} of "
+        f"{CELLS}, better than the baseline in the same majority, a ratio within a factor of {FACTOR:.0f}."
+    )
+    return markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows) + f"\n\n{rule}"
 
 
 def filled(path: Path, text: str) -> str:

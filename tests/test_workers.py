@@ -70,6 +70,18 @@ def test_threads_change_no_bit(case: str) -> None:
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_runs_too_few_for_workers_have_the_same_bits_with_more_threads_each(runs: int) -> None:
+    """Full size: a study resumed with few runs left gives each product more threads than before."""
+    found = []
+    for threads in (1, 2):
+        with cpu_threads(threads):
+            learner = Learner(StudyConfig(episodes=20), grid(42)[:runs], CPU, threads=threads)
+            slopes = [learner.train_episode(details=True).details for _ in range(4)][-1].action_slope
+            found.append({"slope": slopes} | learner.state())
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
+
+
 def test_every_run_is_in_one_block() -> None:
     for count in (1, 2, 3, 7, 16, 30):
         learner = Learner(StudyConfig(**SMALL), grid(1, 2)[:count], CPU, threads=4)
