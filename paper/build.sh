@@ -10,7 +10,7 @@ SOURCE_DATE_EPOCH="$(git log -1 --format=%ct -- ../results . ':!main.pdf' 2>/dev
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" FORCE_SOURCE_DATE=1
 "$python" make_figures.py || [ $? -eq 1 ] # 1: results of some figure are not recorded; a frame stands in its place
 "$python" make_tables.py
-latexmk -pdf -interaction=nonstopmode -halt-on-error -quiet main.tex
+latexmk -gg -pdf -interaction=nonstopmode -halt-on-error -quiet main.tex
 if grep -E "undefined|multiply defined|^Overfull" main.log; then
   echo "main.log: undefined references or overfull boxes, see above" >&2
   exit 1

@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.comparison_statistics import BASELINE, pair_runs
 from common.config import GRID, StudyConfig
+from common.schema import DIVERGED
 from paper.make_pages import verdicts
 from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, StudyFiles, pair, title
 from paper.tables_text import (
@@ -195,7 +196,12 @@ def tables(recordings: Recordings) -> dict[str, str]:
 def _cell(runs: pd.DataFrame, what: str) -> str:
     if what == "score":
         return number(runs["normalised_score"].mean())
-    return str(int((runs["stopping_episode"].isna() & (runs["status"] != "diverged")).sum()))
+    return str(int(_never(runs).sum()))
+
+
+def _never(runs: pd.DataFrame) -> pd.Series:
+    """Runs that did not stop; one that diverged was not observed long enough."""
+    return runs["stopping_episode"].isna() & (runs["status"] != DIVERGED)
 
 
 def _single(recordings: Recordings, name: str) -> tuple[str, str]:
@@ -212,7 +218,7 @@ def _double(recordings: Recordings, name: str) -> tuple[str, str]:
     if study is None:
         return MISSING, MISSING
     pairs = pair_runs(study.runs, recordings.baselines["scaled"].runs)
-    never = study.runs["stopping_episode"].isna().mean()
+    never = _never(study.runs).mean()
     return number(CELLS * never, ".0f"), number(CELLS * (pairs["difference"] > 0).mean(), ".0f")
 
 

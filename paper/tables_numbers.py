@@ -50,6 +50,8 @@ def _stopping_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFram
         own = study.runs[study.runs["actor_lr"] >= FAST]
         macros.add(f"FastStopped{CAPITAL[preset]}", of(own["stopping_episode"].notna().sum(), len(own)))
         macros.add(f"FastStopRange{CAPITAL[preset]}", span(own["stopping_episode"]))
+    claimed = recordings.claims["high"]
+    macros.add("PublishedUnseededHeight", power(claimed[f"preactivation_unseeded_{max(GRID):g}"], 0))
     seeded = recordings.published_stops(SEEDED)
     for lr, word in RATE_WORDS.items():
         z = recordings.baselines["scaled"].runs.query("actor_lr == @lr")["largest_abs_preactivation"]
@@ -67,6 +69,9 @@ def _death_numbers(
         own = agents.loc[agents["actor_lr"] == lr, "gradient_death_episode"]
         macros.add(f"Death{RATE_WORDS[lr]}", number(own.median(), ".0f"))
         macros.add(f"DeathUpper{RATE_WORDS[lr]}", number(own.quantile(0.95), ".0f"))
+    for lr in (1e-4, 1e-3):
+        lag = agents.loc[agents["actor_lr"] == lr, "lag"]
+        macros.add(f"LagMeasured{RATE_WORDS[lr]}", number(lag.median(), ".0f"))
     macros.add("FastAgentsDead", of((quick["gradient_death_episode"] < 50).sum(), len(quick)))
     for preset in PRESETS:
         own = slow[slow["preset"] == preset]

@@ -49,8 +49,9 @@ def _stopping(r: Recordings) -> list[tuple[str, bool]]:
 
 
 def _deaths(r: Recordings) -> list[tuple[str, bool]]:
-    runs = r.runs
+    runs, agents = r.runs, r.agents
     fast, slow = runs[runs["actor_lr"] >= FAST], runs[runs["actor_lr"] < FAST]
+    lags = agents.groupby("actor_lr")["lag"].median()
     dead = slow[slow["kind"].notna()]
     corner = dead[(dead["actor_lr"] == min(GRID)) & (dead["critic_lr"] == max(GRID)) & (dead["preset"] != "scaled")]
     heights = r.baselines["scaled"].saturation
@@ -68,6 +69,7 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
         ("a flat critic's first layer has no gradient, nearly always", first_layer > 0.9),
         ("slow runs die only with critic rates from 1e-2", (dead["critic_lr"] >= 1e-2).all()),
         ("where the critic dies early the actors are not saturated", (corner["death_saturation"] < 0.05).all()),
+        ("after a second death the coast is shorter", lags[lags.index < FAST].max() < lags[lags.index >= FAST].min()),
         ("critics move until the end", (runs["critic_update"] > 0).all()),
         ("by episode 10 the largest |z| is beyond a flat tanh", (tenth > flat_tanh()).all()),
     ]

@@ -72,7 +72,7 @@ def ratio(r: Recordings) -> Verdict:
     inside = found[found > 0].between(low, high).mean()
     word = REPRODUCED if inside >= IN_RANGE else PARTLY if inside > 0.5 else NOT
     return Verdict(
-        "Ratio", "actor gradients are four to eight orders of magnitude below the critic's", power_span((low, high), 0),
+        "Ratio", "actor gradients are far below the critic's: their ratio", power_span((low, high), 0),
         f"{share(inside)} of the ratios that are not zero are in that range", word,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def large_actor(r: Recordings) -> Verdict:
     both = _fast(study.runs.merge(r.baselines["scaled"].runs, on=KEY))
     shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
     row = r.compared["scaled"].loc["large_actor"]
-    agree = (0 < shift <= FACTOR * there["high"]) + (effect(row) != HIGHER)
+    agree = int(0 < shift <= FACTOR * there["high"]) + int(effect(row) != HIGHER)
     here = f"median {number(shift, '+.0f')} episodes; score {difference(row)}"
     return Verdict("LargeActor", claim, published, here, (NOT, PARTLY, REPRODUCED)[agree])
 
