@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from common.config import GRID  # noqa: E402
 from common.results import Study, load_study  # noqa: E402
+from paper.pages import filled, table, write_or_check  # noqa: E402
 
 PRESETS = ("scaled", "thesis", "interior")
 PAIR = ["actor_lr", "critic_lr"]
@@ -38,12 +39,6 @@ def span(values: pd.Series, form: str = "{:.0f}") -> str:
 def power(value: float) -> str:
     """1e-4, 1e-3, …"""
     return f"1e{round(math.log10(value))}"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def cell(frame: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
@@ -227,22 +222,11 @@ def main() -> None:
     ]
     overview = f"{bullets(studies, published)}\n\n{overview}"
     readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{readme}: lacks the marks {BEGIN} and {END}")
     texts = {
         ROOT / "docs" / "findings.md": "\n\n".join(parts) + "\n",
-        readme: f"{before}{BEGIN}\n\n{overview}\n\n{END}{after}",
+        readme: filled(readme, BEGIN, END, overview),
     }
-    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit(f"out of date: {', '.join(str(p.relative_to(ROOT)) for p in stale)}")
-        return
-    for path in stale:
-        path.write_text(texts[path])
-        print(f"written: {path.relative_to(ROOT)}")
+    write_or_check(texts, "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

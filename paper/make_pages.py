@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT))
 from common.compare import Comparison  # noqa: E402
 from common.comparison_statistics import BASELINE  # noqa: E402
 from common.results import find_studies  # noqa: E402
+from paper.pages import filled, write_or_check  # noqa: E402
+from paper.pages import table as markdown  # noqa: E402
 
 PRESETS = ("scaled", "interior", "thesis")
 BEGIN, END = "<!-- found: written by paper/make_pages.py -->", "<!-- end of found -->"
@@ -37,11 +39,6 @@ def interval(row: pd.Series, name: str, form: str = "+.2f") -> str:
     """Mean or median with its 95% interval over seeds."""
     low, high = (number(row[f"{name}_{end}"], form) for end in ("low", "high"))
     return f"{number(row[name], form)} [{low}, {high}]"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
 
 
 def of(count: float, whole: float) -> str:
@@ -195,15 +192,6 @@ def overview(names: list[str], compared: dict[str, pd.DataFrame], published: pd.
     return markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows) + f"\n\n{rule}"
 
 
-def filled(path: Path, text: str) -> str:
-    """The page with the part between the marks replaced."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path}: lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main() -> None:
     """Write all pages, or check them."""
     names = sorted((p.name for p in (ROOT / "experiments").iterdir() if p.is_dir()), key=lambda n: (n != BASELINE, n))
@@ -212,15 +200,8 @@ def main() -> None:
     compared = tables()
     texts = {ROOT / "experiments" / name / "README.md": page(name, compared, published) for name in names}
     texts[ROOT / "README.md"] = overview(names, compared, published)
-    texts = {path: filled(path, text) for path, text in texts.items()}
-    stale = [path for path, text in texts.items() if path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        if stale:
-            raise SystemExit(f"out of date: {', '.join(str(p.relative_to(ROOT)) for p in stale)}")
-        return
-    for path in stale:
-        path.write_text(texts[path])
-        print(f"written: {path.relative_to(ROOT)}")
+    texts = {path: filled(path, BEGIN, END, text) for path, text in texts.items()}
+    write_or_check(texts, "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":
