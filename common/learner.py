@@ -45,6 +45,7 @@ from common.workers import LEAST_RUNS, Workers
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
 CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
+KEPT_BYTES = 32 * 2**20  # glibc returns larger freed blocks to the kernel: each new one costs page faults
 LARGE_ACTORS = 2 * 2**20  # bytes of one run's actors from which their rollout is bound by memory
 ROLLOUT_RUNS = 16  # fewer are not worth a thread of their own in the rollout
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
@@ -171,7 +172,9 @@ class Learner:
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
         if self.device.type == "cuda":
             return max(1, free_memory_bytes(self.device) // 8 // hidden_bytes)
-        return max(LEAST_RUNS, CACHE_BYTES // hidden_bytes)
+        numbers = config.agents * max(config.batch_size * max(config.actor_hidden), self.actors.layout.size)
+        actor_bytes = numbers * self.actors.flat.element_size()
+        return max(LEAST_RUNS, min(CACHE_BYTES // hidden_bytes, KEPT_BYTES // actor_bytes))
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         """Host numbers on the device, floats in the learner's dtype unless it is given."""

@@ -5,7 +5,6 @@ Shapes: r runs of the block, N agents, B samples, K offload slots; G = r for the
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 from common.candidates import best_rows, candidate_rows, joint_part, personal_inputs, take_rows
 from common.networks import Actor, Parameters
 from common.phases import PhaseTimer
-from common.reports import StepDetails, StepReport
+from common.reports import StepDetails, StepReport, joined
 from common.stacked import StackedNetworks
 
-CACHE_BYTES = 8 * 2**20  # weights of the actors that are stepped in one piece on the CPU
+PIECE_BYTES = 8 * 2**20  # weights of the actors that are stepped in one piece on the CPU
 PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
 
 
@@ -220,35 +219,51 @@ class TrainingStep:
             )
         return report, measured
 
-    def _groups(self, runs: slice, agents: int) -> list[slice]:
-        """Agents that are stepped in one piece: all, unless their weights are too many for the cache."""
-        if self.dense:
-            return [slice(0, agents)]
+    def _pieces(self, runs: slice, agents: int) -> list[list[tuple[slice, slice]]]:
+        """Runs and agents that are stepped in one piece: all, unless their weights are too many for the cache.
+
+        Then a piece has agents of one run, whose weights lie side by side; the inner lists make up all agents.
+        """
         own = self.actors.flat[runs]
-        count = -(-own.numel() * own.element_size() // CACHE_BYTES)
-        edges = [agents * i // count for i in range(count + 1)] if count < agents else range(agents + 1)
-        return [slice(a, b) for a, b in itertools.pairwise(edges)]
+        if self.dense or own.numel() * own.element_size() <= PIECE_BYTES:
+            return [[(runs, slice(0, agents))]]
+        count = min(agents, -(-own[0].numel() * own.element_size() // PIECE_BYTES))
+        groups = [slice(agents * i // count, agents * (i + 1) // count) for i in range(count)]
+        return [[(slice(run, run + 1), group) for group in groups] for run in range(runs.start, runs.stop)]
 
     def _joint_actor_step(
         self, runs: slice, states: Tensor, weights: Tensor, scales: StepScales, details: bool
     ) -> tuple[StepReport, dict[str, Tensor]]:
         """One loss, every actor's gradient from the same joint policy, all stepped together."""
         extras = self._measures(runs, states) if details else {}
-        passes = []
-        for group in self._groups(runs, states.shape[2]):
-            leaves, p = self.actors.leaves(runs, group)
-            passes.append((group, leaves, *act(self.actors.network, p, states[:, :, group])))
-        actions = torch.cat([own.detach() for _, _, own, _ in passes], dim=2).requires_grad_()
+        pieces = self._pieces(runs, states.shape[2])
+
+        def of(whole: Tensor, run: slice) -> Tensor:
+            return whole[run.start - runs.start : run.stop - runs.start]
+
+        def passed(run: slice, group: slice) -> tuple[Parameters, Tensor, Tensor]:
+            leaves, p = self.actors.leaves(run, group)
+            return leaves, *act(self.actors.network, p, of(states, run)[:, :, group])
+
+        passes = [[passed(*piece) for piece in row] for row in pieces]
+
+        def all_of(which: int) -> Tensor:
+            return torch.cat([torch.cat([done[which].detach() for done in row], dim=2) for row in passes])
+
+        actions, z = all_of(1).requires_grad_(), all_of(2)
         loss = self._policy_loss(runs, states, actions, weights)
         (slope,) = torch.autograd.grad(loss.sum(), [actions])
-        z = torch.cat([z.detach() for *_, z in passes], dim=2) if details else None
-        parts = []
-        while passes:  # each pass is forgotten when it is done
-            group, leaves, own, _ = passes.pop(0)
-            gradients = torch.autograd.grad(own, list(leaves.values()), slope[:, :, group])
-            named = dict(zip(leaves, gradients, strict=True))
-            parts.append(self._actor_update(runs, group, named, loss.detach(), scales, details))
-        report, measured = members_joined(parts)
+        rows = []
+        for row in pieces:
+            done, parts = passes.pop(0), []
+            for run, group in row:
+                leaves, own, _ = done.pop(0)  # each pass is forgotten when it is done
+                gradients = torch.autograd.grad(own, list(leaves.values()), of(slope, run)[:, :, group])
+                named = dict(zip(leaves, gradients, strict=True))
+                parts.append(self._actor_update(run, group, named, of(loss.detach(), run), scales, details))
+            rows.append(members_joined(parts))
+        report = joined([report for report, _ in rows])
+        measured = {name: torch.cat([own[name] for _, own in rows]) for name in rows[0][1]}
         if details:
             measured |= batch_details(states, actions, z, slope, weights, extras)
         return report, measured
