@@ -22,7 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import runtime  # noqa: E402
+from common import memory, runtime  # noqa: E402
 from common.config import GRID, StudyConfig  # noqa: E402
 from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
@@ -79,7 +79,7 @@ def main() -> None:
     if unknown := set(said.names) - set(found):
         parser.error(f"{', '.join(sorted(unknown))}: no such experiment; allowed: {', '.join(found)}")
     device = runtime.choose_device(said.device)
-    runtime.keep_freed_memory()
+    memory.keep_freed_memory()
     threads = runtime.set_threads(0)
     path = Path(__file__).with_name("results") / f"experiments_{runtime.device_name(device).replace(' ', '_')}.csv"
     rows = {row["experiment"]: row for row in csv.DictReader(path.open())} if path.exists() else {}

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from common import candidates, runtime  # noqa: E402
+from common import candidates, memory, runtime  # noqa: E402
 from common.config import GRID, ConfigError, StudyConfig  # noqa: E402
 from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 from common.learner import Learner, epsilon  # noqa: E402
@@ -139,7 +139,7 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
         "run_episodes_per_second": runs / taken,
         "counted_gflop": counted / 1e9 if mode == "joint" else float("nan"),
         "executed_gflop": executed / 1e9 if mode == "joint" else float("nan"),
-        "peak_memory_gib": runtime.peak_memory_bytes(device) / 2**30,
+        "peak_memory_gib": (memory.peak_bytes(device) + learner.workers.peak_bytes) / 2**30,
         **{f"{phase}_ms": 1e3 * learner.timer.seconds.get(phase, 0.0) / repeats for phase in PHASES},
     }
 
@@ -182,14 +182,14 @@ def published_case(kind: str) -> dict[str, float]:
     for _ in range(1 if kind == "naive" else 2):
         run.episode(next(episodes))
     taken = seconds(lambda: run.episode(next(episodes)), 1 if kind == "naive" else 5, torch.device("cpu"))
-    peak = runtime.peak_memory_bytes(torch.device("cpu")) / 2**30
+    peak = memory.peak_bytes(torch.device("cpu")) / 2**30
     return {"runs": 1, "seconds_per_episode": taken, "run_episodes_per_second": 1 / taken, "peak_memory_gib": peak}
 
 
 def run_case(case: str, options: argparse.Namespace) -> dict[str, float]:
     """One case in this process."""
     device = runtime.choose_device(options.device)
-    runtime.keep_freed_memory()
+    memory.keep_freed_memory()
     threads = runtime.set_threads(options.threads)
     kind, _, runs = case.partition(":")
     if kind == "peak":

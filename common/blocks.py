@@ -1,4 +1,4 @@
-"""The runs of a learner in blocks, each computed in one piece, side by side with others or one after the other."""
+"""The runs of a learner in blocks, each computed in one piece."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ class Block:
     groups: list[tuple[int, slice]]
 
 
-def split_runs(keys: list[RunKey], count: int, worlds: World) -> list[Block]:
-    """All runs, ordered by seed, in `count` blocks of about the same size; worlds (S, N) in the order of the seeds."""
+def split_runs(keys: list[RunKey], count: int, worlds: World, within: slice | None = None) -> list[Block]:
+    """The runs `within` (default all), ordered by seed, in `count` blocks of about the same size.
+
+    worlds (S, N) in the order of the seeds of all `keys`.
+    """
     seeds = list(dict.fromkeys(key.seed for key in keys))
     places = [seeds.index(key.seed) for key in keys]
-    edges = [len(keys) * i // count for i in range(count + 1)]
+    first, last = (within.start, within.stop) if within else (0, len(keys))
+    edges = [first + (last - first) * i // count for i in range(count + 1)]
     return [_block(slice(a, b), places[a:b], worlds) for a, b in itertools.pairwise(edges)]
 
 

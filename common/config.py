@@ -71,7 +71,13 @@ class StudyConfig:
     eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
     dtype: str = option("float32", "floating-point type of networks and environment", choices=("float32", "float64"))
     device: str = option("auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False)
-    threads: int = option(0, "CPU threads; 0 means as many as there are cores", minimum=0, maximum=1024, results=False)
+    threads: int = option(
+        0,
+        "CPU threads, on Linux as worker processes with a part of the runs each; 0 means as many as there are cores",
+        minimum=0,
+        maximum=1024,
+        results=False,
+    )
     runs_per_shard: int = option(
         0, "runs trained together as one batch; 0 means as many as fit in memory", minimum=0, results=False
     )

@@ -7,9 +7,7 @@ R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +29,7 @@ from common.mec_env import (
     share,
     tasks_from_draws,
 )
+from common.memory import KEPT_BYTES, free_bytes
 from common.networks import Actor, Critic
 from common.optimizer import adam_scales
 from common.phases import PhaseTimer
@@ -38,16 +37,12 @@ from common.random_streams import episode_draws, task_draws
 from common.replay import Replay, importance_exponent
 from common.reports import EpisodeReport, Evaluation, RunKey, StepDetails, StepReport, joined
 from common.rollout import Trajectory, play
-from common.runtime import free_memory_bytes
 from common.stacked import StackedNetworks
 from common.training_step import StepScales, TrainingStep, Transitions, act, agents_first, proposes
-from common.workers import LEAST_RUNS, Workers
+from common.workers import LEAST_RUNS, Workers, worker_count
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
 CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
-KEPT_BYTES = 32 * 2**20  # glibc returns larger freed blocks to the kernel: each new one costs page faults
-LARGE_ACTORS = 2 * 2**20  # bytes of one run's actors from which their rollout is bound by memory
-ROLLOUT_RUNS = 16  # fewer are not worth a thread of their own in the rollout
 EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
 
@@ -100,12 +95,12 @@ class Learner:
     ):
         """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only.
 
-        With several `threads` on the CPU, blocks of runs are computed side by side; the numbers stay the same.
+        With several `threads` on the CPU, spans of runs are computed side by side; the numbers stay the same.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
         self.timer = timer or PhaseTimer()
-        self.workers = Workers(threads if device.type == "cpu" else 1, len(keys))
+        self.threads, self.workers = threads, Workers()
         self.env = MecEnv(config.env, config.channels)
         self.keys = list(keys)
         self.episode = 0  # training episodes done
@@ -157,13 +152,13 @@ class Learner:
         self.actor_lrs = torch.tensor([key.actor_lr for key in self.keys], dtype=torch.float64)
         self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
         worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
-        workers = max(1, min(self.workers.count, len(seeds) // LEAST_RUNS))
-        count = workers * -(-len(seeds) // (workers * self._block_size()))
-        self.blocks = split_runs(self.keys, count, worlds)
-        # A rollout is small operations, bound by Python, unless runs or the actors' weights are many.
-        actors = self.actors.flat[0].numel() * self.actors.flat.element_size()
-        least = LEAST_RUNS if actors >= LARGE_ACTORS else ROLLOUT_RUNS
-        self.rollout_blocks = split_runs(self.keys, max(1, min(workers, len(seeds) // least)), worlds)
+        # Each worker has a span of runs, which play together and then train block by block.
+        self.workers.restart(worker_count(self.threads, len(seeds), self.device))
+        self.spans = split_runs(self.keys, self.workers.count, worlds)
+        size = self._block_size()
+        self.blocks = [
+            split_runs(self.keys, -(-len(span.seed_of_run) // size), worlds, span.runs) for span in self.spans
+        ]
 
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
@@ -171,7 +166,7 @@ class Learner:
         rows = (config.agents + 1) if self.dense else config.channels
         hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
         if self.device.type == "cuda":
-            return max(1, free_memory_bytes(self.device) // 8 // hidden_bytes)
+            return max(1, free_bytes(self.device) // 8 // hidden_bytes)
         numbers = config.agents * max(config.batch_size * max(config.actor_hidden), self.actors.layout.size)
         actor_bytes = numbers * self.actors.flat.element_size()
         return max(LEAST_RUNS, min(CACHE_BYTES // hidden_bytes, KEPT_BYTES // actor_bytes))
@@ -225,31 +220,37 @@ class Learner:
 
     def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
         """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
-        played = self._each(lambda block: self._play_training(block, inputs), self.rollout_blocks)
-        trajectory, noisy = joined([trajectory for trajectory, _ in played]), torch.cat([x for _, x in played])
+        spans = range(len(self.spans))
+        report = joined(self.workers.map(self._run_span, [(span, inputs, train, details) for span in spans]))
+        return replace(report, episode=self.episode + 1)
 
-        def learn(block: Block) -> EpisodeReport:
-            own = trajectory.of(block.runs)
-            self._store(block.runs, inputs, own, noisy[block.runs])
-            steps, measured = None, None
-            for update in range(self.config.updates_per_episode if train else 0):
-                steps_now, measured = self._train(block, inputs, update, details)
-                steps = steps_now if steps is None else steps.and_then(steps_now)
-            return EpisodeReport(
-                self.episode + 1,
-                own.rewards[:, 0].sum(-1),
-                own.late_share[:, 0].mean(-1),
-                own.drained_share[:, 0].mean(-1),
-                steps,
-                measured,
-            )
+    def _run_span(self, number: int, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
+        """The episode of one span of runs; its number is left to the caller."""
+        span = self.spans[number]
+        played, noisy = self._play_training(span, inputs)
+        reports = []
+        for block in self.blocks[number]:
+            own = slice(block.runs.start - span.runs.start, block.runs.stop - span.runs.start)
+            reports.append(self._learn(block, inputs, played.of(own), noisy[own], train, details))
+        return joined(reports)
 
-        return joined(self._each(learn, self.blocks))
-
-    def _each(self, function: Callable[[Block], Any], blocks: list[Block]) -> list[Any]:
-        """`function` of every block, side by side."""
-        with self.timer.at_once(min(self.workers.count, len(blocks))):
-            return self.workers.map(function, blocks)
+    def _learn(
+        self, block: Block, inputs: EpisodeInputs, played: Trajectory, noisy: Tensor, train: bool, details: bool
+    ) -> EpisodeReport:
+        """Store what a block of runs played and train on it."""
+        self._store(block.runs, inputs, played, noisy)
+        steps, measured = None, None
+        for update in range(self.config.updates_per_episode if train else 0):
+            steps_now, measured = self._train(block, inputs, update, details)
+            steps = steps_now if steps is None else steps.and_then(steps_now)
+        return EpisodeReport(
+            0,
+            played.rewards[:, 0].sum(-1),
+            played.late_share[:, 0].mean(-1),
+            played.drained_share[:, 0].mean(-1),
+            steps,
+            measured,
+        )
 
     def _play_training(self, block: Block, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
         """One noisy episode of every run, and its noisy actions (r, T, N, 3)."""
@@ -345,7 +346,10 @@ class Learner:
     def evaluate(self) -> Evaluation:
         """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""
         with self.timer.phase("evaluation"):
-            return joined(self.workers.map(self._block_evaluation, self.blocks))
+            return joined(self.workers.map(self._evaluate_span, [(span,) for span in range(len(self.spans))]))
+
+    def _evaluate_span(self, number: int) -> Evaluation:
+        return joined([self._block_evaluation(block) for block in self.blocks[number]])
 
     def _block_evaluation(self, block: Block) -> Evaluation:
         p = self.actors.views(block.runs)

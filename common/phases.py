@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,17 +14,6 @@ class PhaseTimer:
     def __init__(self) -> None:
         """All phases at zero."""
         self.seconds: dict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
-        self._threads = 1
-
-    @contextmanager
-    def at_once(self, threads: int) -> Iterator[None]:
-        """Within it so many threads count phases at the same time; each counts for its share of the wall time."""
-        self._threads = threads
-        try:
-            yield
-        finally:
-            self._threads = 1
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -34,9 +22,7 @@ class PhaseTimer:
         try:
             yield
         finally:
-            taken = time.perf_counter() - start
-            with self._lock:
-                self.seconds[name] += taken / self._threads
+            self.seconds[name] += time.perf_counter() - start
 
     def shares(self) -> dict[str, float]:
         """Share of the counted time by phase, summing to 1."""

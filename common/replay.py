@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from common.memory import shared_zeros
+
 ALPHA = 0.6
 PRIORITY_OFFSET = 0.01
 BETA_START, BETA_STEP = 0.4, 0.001
@@ -36,11 +38,11 @@ class Replay:
         """Empty replay; `sizes` are the widths of one agent's state and action."""
         state_size, action_size = (agents * size for size in sizes)
         self.steps, self.episodes = steps, episodes
-        self.states = torch.zeros(runs, episodes * (steps + 1), state_size, dtype=dtype, device=device)
-        self.actions = torch.zeros(runs, episodes * steps, action_size, dtype=dtype, device=device)
-        self.slots = torch.zeros(runs, episodes * steps, slots, dtype=torch.int16, device=device)
-        self.rewards = torch.zeros(runs, episodes * steps, dtype=dtype, device=device)
-        self.priorities = torch.zeros(runs, episodes * steps, dtype=torch.float64, device=device)
+        self.states = shared_zeros((runs, episodes * (steps + 1), state_size), dtype, device)
+        self.actions = shared_zeros((runs, episodes * steps, action_size), dtype, device)
+        self.slots = shared_zeros((runs, episodes * steps, slots), torch.int16, device)
+        self.rewards = shared_zeros((runs, episodes * steps), dtype, device)
+        self.priorities = shared_zeros((runs, episodes * steps), torch.float64, device)
 
     TENSORS = ("states", "actions", "slots", "rewards", "priorities")
 
@@ -110,7 +112,7 @@ class Replay:
         """Keep only these runs, copying no more than what `episodes` episodes have filled."""
         for name, filled in self.filled(episodes).items():
             old = getattr(self, name)
-            new = torch.zeros((len(runs), *old.shape[1:]), dtype=old.dtype, device=old.device)
+            new = shared_zeros((len(runs), *old.shape[1:]), old.dtype, old.device)
             new[:, : filled.shape[1]] = filled.index_select(0, runs)
             setattr(self, name, new)
 

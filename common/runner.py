@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from common import runtime, schema
+from common import memory, runtime, schema
 from common.checkpoint import CheckpointError, Checkpoints
 from common.config import ConfigError, StudyConfig, parse_command_line, results_folder
 from common.experiment import Experiment
@@ -83,7 +83,7 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     `fresh` moves what the folder holds aside first. Raises what `main` turns into exit codes.
     """
     device = runtime.choose_device(config.device)
-    runtime.keep_freed_memory()
+    memory.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     folder = results_folder(config, experiment.name, quick)
@@ -177,7 +177,7 @@ def runs_per_shard(config: StudyConfig, device: torch.device, run_bytes: int) ->
     """How many runs train together: as asked, or as fit into half of the free memory."""
     if config.runs_per_shard:
         return config.runs_per_shard
-    fitting = runtime.free_memory_bytes(device) // (2 * run_bytes)
+    fitting = memory.free_bytes(device) // (2 * run_bytes)
     return max(1, min(MOST_RUNS_PER_SHARD[device.type], int(fitting)))
 
 
@@ -223,27 +223,31 @@ def _train(
     def trainer(keys: list[RunKey]) -> ShardTrainer:
         return ShardTrainer(experiment, config, keys, device, store, references, checkpoints=checkpoints, mirror=mirror)
 
-    start, episodes, seconds = time.perf_counter(), 0, Counter()
+    start, episodes, seconds, worker_bytes = time.perf_counter(), 0, Counter(), 0
+
+    def train(shard: ShardTrainer, title: str) -> None:
+        nonlocal episodes, worker_bytes
+        episodes += shard.train(title, interruption)
+        seconds.update(shard.timer.seconds)
+        worker_bytes = max(worker_bytes, shard.learner.workers.peak_bytes)
+
     if state:
         shard = trainer(resumed)
         shard.load(*state)
         print(f"going on with {len(shard.tracker.records)} runs after episode {shard.learner.episode}")
         del state
-        episodes += shard.train("resumed", interruption)
-        seconds.update(shard.timer.seconds)
+        train(shard, "resumed")
         missing = [key for key in missing if key not in resumed]
     size = runs_per_shard(config, device, bytes_per_run(experiment, config))
     shards = [missing[a : a + size] for a in range(0, len(missing), size)]
     if shards:
         print(f"{len(shards)} shard(s) of up to {size} runs")
     for number, keys in enumerate(shards, start=1):
-        shard = trainer(keys)
-        episodes += shard.train(f"shard {number}/{len(shards)}", interruption)
-        seconds.update(shard.timer.seconds)
+        train(trainer(keys), f"shard {number}/{len(shards)}")
     elapsed = time.perf_counter() - start
     total = sum(seconds.values())
     print(
         f"trained {episodes} run-episodes in {elapsed:.0f} s: {episodes / elapsed:.1f} run-episodes per second; "
-        f"peak memory {runtime.peak_memory_bytes(device) / 2**30:.2f} GiB\ntime by phase: "
+        f"peak memory {(memory.peak_bytes(device) + worker_bytes) / 2**30:.2f} GiB\ntime by phase: "
         + ", ".join(f"{name} {spent / total:.0%}" for name, spent in seconds.most_common())
     )

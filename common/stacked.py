@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from common.memory import shared, shared_zeros
 from common.networks import Actor, Critic, Parameters
 from common.optimizer import adam_step
 
@@ -15,10 +15,10 @@ class StackedNetworks:
     def __init__(self, network: Actor | Critic, flat: Tensor, statistics: Tensor, separate_target: bool):
         """Start at `flat` and `statistics` (R, M, S); with tau = 1 the target is the network itself, without a copy."""
         self.network, self.layout = network, network.layout
-        self.flat = flat
-        self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
-        self.target = flat.clone() if separate_target else None
-        self.statistics = statistics if statistics.numel() else None  # one set, for the target too
+        self.flat = shared(flat)
+        self.first, self.second = (shared_zeros(flat.shape, flat.dtype, flat.device) for _ in range(2))
+        self.target = shared(flat) if separate_target else None
+        self.statistics = shared(statistics) if statistics.numel() else None  # one set, for the target too
 
     def views(self, runs: slice, members: slice = slice(None), target: bool = False) -> Parameters:
         """Parameters and statistics of networks `members` of `runs`, (r·m, …) each; of all members without a copy."""
@@ -32,7 +32,7 @@ class StackedNetworks:
         return leaves, leaves | self._statistics(runs, members)
 
     def _views(self, flat: Tensor, runs: slice, members: slice) -> Parameters:
-        # `.data` for a version count of its own: other blocks step their runs in the same tensor meanwhile.
+        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
         return self.layout.views(flat.data[runs, members])
 
     def _statistics(self, runs: slice, members: slice) -> Parameters:
@@ -66,4 +66,4 @@ class StackedNetworks:
     def keep(self, runs: Tensor) -> None:
         """Keep only these runs."""
         for name, value in self.state().items():
-            setattr(self, name, value.index_select(0, runs))
+            setattr(self, name, shared(value.index_select(0, runs)))

@@ -1,31 +1,164 @@
-"""Runs side by side on the CPU: one thread per block of runs scales better than many threads per small product."""
+"""Runs side by side on the CPU: forked processes, none of which waits for another's lock on Python."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import pickle
+import signal
+import sys
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
-MOST_WORKERS = 4  # beyond, Python's lock costs more than another worker gains
-LEAST_RUNS = 2  # of one worker
+from common import memory
+from common.interruption import SIGNALS
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+LEAST_RUNS = 2  # of one worker
+KILL_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+def worker_count(threads: int, runs: int, device: torch.device) -> int:
+    """How many workers for `threads` CPU threads and `runs` runs; 1 means that all is done in this process.
+
+    Workers need a fork that is safe after PyTorch was used: Linux, and no graphics card whose threads autograd started.
+    """
+    if device.type != "cpu" or sys.platform != "linux" or torch.cuda.is_available():
+        return 1
+    return max(1, min(threads, runs // LEAST_RUNS))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A forked process and this side of the pipe to it."""
+
+    pid: int
+    connection: Connection
 
 
 class Workers:
-    """Maps a function over blocks of runs in threads that share the process's CPU threads."""
+    """Runs a method of one object for several arguments at once, in processes that share the object's tensors.
 
-    def __init__(self, threads: int, runs: int):
-        """For `threads` CPU threads in all and `runs` runs; with a single worker everything is done by the caller."""
-        self.count = max(1, min(threads, runs // LEAST_RUNS, MOST_WORKERS))
-        self.pool = None
-        if self.count > 1:
-            each = threads // self.count
-            self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(each,))
+    A worker sees the object as it was when the worker was forked, at the first call; what it writes to tensors made
+    by `memory.shared_zeros` everybody sees. Other changes of the object need a `restart`. The object has a `timer`.
+    """
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`function` of every item, in order; the first exception comes through."""
-        return list((self.pool.map if self.pool else map)(function, items))
+    def __init__(self) -> None:
+        """None yet: the method runs in this process."""
+        self.peak_bytes = 0  # most memory that the workers held, beside what they share with this process
+        self._workers: list[Worker] = []
+        weakref.finalize(self, _stop, self._workers)
+        self.count = 1
+
+    def restart(self, count: int) -> None:
+        """Fork anew, `count` workers, at the next call; with one, the method runs in this process."""
+        _stop(self._workers)
+        self.count = count
+
+    def map(self, method: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
+        """`method(*a)` for each of `arguments`, at most `count`, in order.
+
+        The first exception comes through; ChildProcessError if a worker died.
+        """
+        if self.count == 1:
+            return [method(*own) for own in arguments]
+        try:
+            while len(self._workers) < self.count:
+                self._workers.append(_forked(method.__self__, self._workers))
+            for worker, own in zip(self._workers, arguments, strict=False):
+                worker.connection.send_bytes(_packed((method.__name__, own)))
+            replies = [self._reply(worker) for worker in self._workers[: len(arguments)]]
+        except BaseException:  # answers that nobody read must not be taken for those of a later call
+            _stop(self._workers)
+            raise
+        self.peak_bytes = max(self.peak_bytes, sum(grown for _, _, grown in replies))
+        for _, seconds, _ in replies:
+            for phase, taken in seconds.items():
+                method.__self__.timer.seconds[phase] += taken / len(replies)  # side by side: a share of the wall time
+        return [result for result, _, _ in replies]
+
+    def _reply(self, worker: Worker) -> tuple[Any, dict[str, float], int]:
+        try:
+            result, *rest = pickle.loads(worker.connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            raise ChildProcessError("a worker process was killed (out of memory?)") from None
+        if isinstance(result, Exception):
+            raise result
+        return result, *rest
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors as plain copies of their numbers; multiprocessing would keep a file open for each."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (torch.from_numpy, (value.numpy(),)) if isinstance(value, torch.Tensor) else NotImplemented
+
+
+def _packed(value: Any) -> bytes:
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return stream.getvalue()
+
+
+def _forked(owner: Any, siblings: list[Worker]) -> Worker:
+    here, there = Pipe()
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside PyTorch's idle threads
+        pid = os.fork()
+    if pid:
+        there.close()
+        return Worker(pid, here)
+    try:
+        for connection in (here, *(sibling.connection for sibling in siblings)):
+            connection.close()
+        _become_worker(parent, there.fileno())
+        _serve(owner, there)
+    finally:
+        os._exit(0)
+
+
+def _become_worker(parent: int, pipe: int) -> None:
+    """Die with the parent, leave signals to it, and let go of its files, a results folder's lock among them."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        memory.c_library().prctl(KILL_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+    os.closerange(3, pipe)
+    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+    torch.set_num_threads(1)
+
+
+def _serve(owner: Any, connection: Connection) -> None:
+    at_start = memory.peak_resident_bytes()
+    while True:
+        try:
+            name, arguments = pickle.loads(connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        owner.timer.seconds.clear()
+        try:
+            result = getattr(owner, name)(*arguments)
+        except Exception as problem:
+            result = problem
+        grown = memory.peak_resident_bytes() - at_start
+        connection.send_bytes(_packed((result, dict(owner.timer.seconds), grown)))
+
+
+def _stop(workers: list[Worker]) -> None:
+    """End the workers, which leave when their pipe closes, or at once in the middle of something."""
+    for worker in workers:
+        worker.connection.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+    workers.clear()

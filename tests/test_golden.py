@@ -65,7 +65,7 @@ def test_selection(path: Path, dense: bool, monkeypatch: pytest.MonkeyPatch) -> 
     learner.dense = dense
     # Decisions are independent, so they go in as the E dimension of one run.
     monkeypatch.setattr(learner, "_scores", lambda runs, state, actions, wanted: data["q"].unsqueeze(0))
-    offloads, _, _ = learner.decide(learner.blocks[0], data["state"].unsqueeze(0), data["noisy_action"].unsqueeze(0))
+    offloads, _, _ = learner.decide(learner.spans[0], data["state"].unsqueeze(0), data["noisy_action"].unsqueeze(0))
     assert STORAGE == 400.0
     assert torch.equal(offloads[0], data["accepted"] > 0.5)
 

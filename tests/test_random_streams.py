@@ -129,11 +129,11 @@ def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
             assert torch.equal(runs, runs[:1].expand_as(runs))
         for name, (one, other) in pairs(stack.layout.views(stack.flat[[0, 16]]), 2).items():
             assert (one != other).all(), name
-    for name in vars(learner.blocks[0].world):
-        values = torch.cat([getattr(block.world, name) for block in learner.blocks])
+    for name in vars(learner.spans[0].world):
+        values = torch.cat([getattr(block.world, name) for block in learner.spans])
         assert all(torch.equal(values[run], values[16 * (run // 16)]) for run in range(32))
         assert (values[0] != values[16]).all()
-    assert torch.cat([block.seed_of_run for block in learner.blocks]).tolist() == [0] * 16 + [1] * 16
+    assert torch.cat([block.seed_of_run for block in learner.spans]).tolist() == [0] * 16 + [1] * 16
     for values in (inputs.tasks, inputs.noise):
         assert len(values) == 2 and (values[0] != values[1]).all()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from resume_helpers import (
     EPISODES,
     Attempt,
@@ -31,6 +32,7 @@ from common import checkpoint, mirror, store
 from common.interruption import EXIT_INTERRUPTED
 from common.learner import Learner
 from common.store import ResultsStore
+from common.workers import worker_count
 
 KILLS = 25
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "baseline" / "run_baseline_experiment.py"
@@ -113,6 +115,50 @@ def test_killed_at_this_moment(moment: str, tmp_path: Path) -> None:
     assert list(study_folder(tmp_path).glob(trace))
     check_whole(study_folder(tmp_path))
     check_ends(tmp_path)
+
+
+STRUCK: dict[str, tuple[Callable[[list[int]], None], int, str]] = {
+    # What is struck -> how, given the workers' pids; the study's exit code; what its last line says.
+    "study": (die, -signal.SIGKILL, ""),
+    "worker": (lambda pids: os.kill(pids[1], signal.SIGKILL), 1, "error: a worker process was killed"),
+    "all, by Ctrl-C": (
+        lambda pids: [os.kill(pid, signal.SIGINT) for pid in (*pids, os.getpid())],
+        EXIT_INTERRUPTED,
+        "interrupted by SIGINT: state saved",
+    ),
+}
+
+
+@pytest.mark.skipif(worker_count(2, 4, torch.device("cpu")) == 1, reason="workers need Linux and no graphics card")
+@pytest.mark.parametrize("struck", STRUCK)
+def test_study_with_workers(struck: str, tmp_path: Path) -> None:
+    strike, code, said = STRUCK[struck]
+
+    def act(learner: Learner) -> None:
+        pids = [worker.pid for worker in learner.workers._workers]
+        (tmp_path / "pids").write_text(" ".join(map(str, pids)))
+        strike(pids)
+
+    options = ("--runs-per-shard", "4", "--threads", "2")
+    attempt = Attempt(tmp_path, *options, fault=lambda: before_episode(12, act, seed=1))
+    assert attempt.end() == code
+    assert len(attempt.lines()) <= 1 and "".join(attempt.lines()).startswith(said)
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2 and not [pid for pid in pids if alive(pid)]
+    check_ends(tmp_path, *options)
+
+
+def alive(pid: str) -> bool:
+    """Whether a process runs, or will in a moment no longer."""
+    for _ in range(100):
+        try:
+            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        if state in "ZX":
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @pytest.mark.parametrize("name", [".data", "checkpoint-000001.json", "rewards.csv", "runs.csv"])

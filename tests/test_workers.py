@@ -1,8 +1,11 @@
-"""Blocks of runs trained in threads: the same bits as one after the other; errors come through; no run is lost."""
+"""Spans of runs trained by workers: the same bits as in one process; errors and deaths come through; no run is lost."""
 
 from __future__ import annotations
 
-import threading
+import multiprocessing
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -11,9 +14,11 @@ from helpers import CPU, cpu_threads, grid
 from common.config import StudyConfig
 from common.experiment import Experiment
 from common.learner import Learner
+from common.memory import shared_zeros
 from common.networks import Actor, Critic
 from common.normalisation import HiddenLayerNorm, RunningInputNorm
-from common.workers import MOST_WORKERS, Workers
+from common.phases import PhaseTimer
+from common.workers import Workers, worker_count
 
 SMALL = {"agents": 12, "batch_size": 9, "episodes": 40, "eval_episodes": 2, "critic_hidden": (64, 32)}
 
@@ -61,11 +66,11 @@ def numbers(threads: int, options: dict, experiment: Experiment, episodes: int) 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_threads_change_no_bit(case: str) -> None:
+def test_workers_change_no_bit(case: str) -> None:
     with cpu_threads(1):
         alone, expected = numbers(1, *CASES[case], episodes=6)
         several, found = numbers(3, *CASES[case], episodes=6)
-    assert len(alone.blocks) == 1 and len(several.blocks) == 3
+    assert len(alone.spans) == 1 and len(several.spans) == 3
     assert found.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
@@ -85,31 +90,87 @@ def test_runs_too_few_for_workers_have_the_same_bits_with_more_threads_each(runs
 def test_every_run_is_in_one_block() -> None:
     for count in (1, 2, 3, 7, 16, 30):
         learner = Learner(StudyConfig(**SMALL), grid(1, 2)[:count], CPU, threads=4)
-        covered = [run for block in learner.blocks for run in range(block.runs.start, block.runs.stop)]
-        assert covered == list(range(count))
-        assert all(len(block.seed_of_run) == block.runs.stop - block.runs.start for block in learner.blocks)
+        assert len(learner.spans) == len(learner.blocks) == learner.workers.count
+        for blocks in (learner.spans, [block for own in learner.blocks for block in own]):
+            assert [run for block in blocks for run in range(block.runs.start, block.runs.stop)] == list(range(count))
+            assert all(len(block.seed_of_run) == block.runs.stop - block.runs.start for block in blocks)
 
 
-def test_workers_work_at_once_and_keep_the_order() -> None:
-    workers = Workers(threads=2, runs=8)
-    meeting = threading.Barrier(2, timeout=20)  # passes only if both are there at the same time
+class Job:
+    """What workers can be asked to do."""
 
-    def job(number: int) -> tuple[int, int]:
-        meeting.wait()
-        return number, torch.get_num_threads()
+    def __init__(self, together: int = 1):
+        self.timer = PhaseTimer()
+        self.meeting = multiprocessing.Barrier(together)
+        self.seen = shared_zeros((4,), torch.float32, CPU)
+        self.plain = 0
 
-    assert workers.map(job, [5, 7]) == [(5, 1), (7, 1)]
+    def meet(self, number: int) -> tuple[int, int, torch.Tensor]:
+        self.meeting.wait(timeout=20)  # passes only if all are there at the same time
+        self.seen[number] += number
+        with self.timer.phase("meeting"):
+            time.sleep(0.01)
+        return number, os.getpid(), torch.full((2,), float(self.plain))
 
-
-def test_errors_come_through() -> None:
-    def job(number: int) -> int:
+    def fail(self, number: int) -> int:
         raise ValueError(f"job {number}")
 
-    for workers in (Workers(threads=1, runs=8), Workers(threads=2, runs=8)):
+    def die(self, number: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def workers_of(count: int) -> Workers:
+    workers = Workers()
+    workers.restart(count)
+    return workers
+
+
+@pytest.mark.skipif(worker_count(2, 8, CPU) == 1, reason="workers need Linux and no graphics card")
+class TestWorkers:
+    """Real processes."""
+
+    def test_they_work_at_once_share_tensors_and_keep_the_order(self) -> None:
+        job, workers = Job(together=2), workers_of(2)
+        for turn in (1, 2):
+            replies = workers.map(job.meet, [(3,), (1,)])
+            assert [number for number, _, _ in replies] == [3, 1]
+            assert len({os.getpid(), *(pid for _, pid, _ in replies)}) == 3
+            assert job.seen.tolist() == [0, turn, 0, 3 * turn]
+        assert 0.01 <= job.timer.seconds["meeting"] < 0.2
+        assert workers.peak_bytes >= 0
+
+    def test_a_restart_shows_them_the_object_as_it_is_now(self) -> None:
+        job, workers = Job(), workers_of(2)
+        assert [plain.tolist() for _, _, plain in workers.map(job.meet, [(0,)])] == [[0, 0]]
+        job.plain = 5
+        workers.restart(3)
+        assert [plain.tolist() for _, _, plain in workers.map(job.meet, [(0,)])] == [[5, 5]]
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_errors_come_through_and_later_calls_work(self, count: int) -> None:
+        job, workers = Job(), workers_of(count)
         with pytest.raises(ValueError, match="job 1"):
-            workers.map(job, [1, 2])
+            workers.map(job.fail, [(1,), (2,)][:count])
+        assert workers.map(job.meet, [(2,)])[0][0] == 2
+
+    def test_a_killed_worker_is_one_clear_line(self) -> None:
+        with pytest.raises(ChildProcessError, match="worker process was killed"):
+            workers_of(2).map(Job().die, [(0,), (1,)])
+
+    def test_none_outlives_its_owner(self) -> None:
+        workers = workers_of(2)
+        pids = [pid for _, pid, _ in workers.map(Job().meet, [(0,), (1,)])]
+        del workers
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
 
 
-def test_how_many_workers() -> None:
-    assert [Workers(threads, 16).count for threads in (1, 2, 4, 64)] == [1, 2, 4, MOST_WORKERS]
-    assert [Workers(4, runs).count for runs in (1, 2, 3, 4, 7, 8)] == [1, 1, 1, 2, 3, 4]
+def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [worker_count(threads, 16, CPU) for threads in (1, 2, 4, 64)] == [1, 2, 4, 8]
+    assert [worker_count(4, runs, CPU) for runs in (1, 2, 3, 4, 7, 8)] == [1, 1, 1, 2, 3, 4]
+    assert worker_count(4, 16, torch.device("cuda")) == 1
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert worker_count(4, 16, CPU) == 1
