@@ -129,23 +129,26 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
             tracker.observe(report)
 
     learner.timer.seconds.clear()
-    scored = count_scored_rows()
     taken = seconds(episode, repeats, device)
+    spent = dict(learner.timer.seconds)
+    memory_used = memory.peak_bytes(device) + learner.workers.peak_bytes
     counted = runs * counted_flop(config, learner.episode)
-    executed = counted if learner.dense else runs * counted_flop(config, learner.episode, sum(scored) / repeats / runs)
+    executed = counted
+    if not learner.dense and mode == "joint":
+        executed = runs * counted_flop(config, learner.episode, scored_rows(learner, 3) / runs)
     return {
         "runs": runs,
         "seconds_per_episode": taken,
         "run_episodes_per_second": runs / taken,
         "counted_gflop": counted / 1e9 if mode == "joint" else float("nan"),
         "executed_gflop": executed / 1e9 if mode == "joint" else float("nan"),
-        "peak_memory_gib": (memory.peak_bytes(device) + learner.workers.peak_bytes) / 2**30,
-        **{f"{phase}_ms": 1e3 * learner.timer.seconds.get(phase, 0.0) / repeats for phase in PHASES},
+        "peak_memory_gib": memory_used / 2**30,
+        **{f"{phase}_ms": 1e3 * spent.get(phase, 0.0) / repeats for phase in PHASES},
     }
 
 
-def count_scored_rows() -> list[int]:
-    """From now on, note the rows that are scored for a maximum or a ranking; returns the list of counts."""
+def scored_rows(learner: Learner, episodes: int) -> float:
+    """Rows of all runs that are scored for a maximum or a ranking, per episode, over the next `episodes`."""
     counts = []
     original = candidates._wanted_row_values
 
@@ -154,7 +157,10 @@ def count_scored_rows() -> list[int]:
         return original(critic, p, joint, personal, wanted)
 
     candidates._wanted_row_values = counting
-    return counts
+    learner.workers.restart(1)  # in this process, where the rows are counted
+    for _ in range(episodes):
+        learner.train_episode()
+    return sum(counts) / episodes
 
 
 def published_case(kind: str) -> dict[str, float]:

@@ -90,7 +90,7 @@ def saturation_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
     z = details.pre_activations.double()
     mean = _mean(z)
     flat = z.flatten(1)
-    quantiles = [torch.quantile(flat, q, dim=1) for q in QUANTILES]
+    quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
     per_output = {
         f"saturation_{name}": _mean(saturated[..., i]) for i, name in enumerate(("offload", "compute", "power"))
     }

@@ -17,6 +17,8 @@ from common.reports import StepDetails, StepReport, joined
 from common.stacked import StackedNetworks
 
 PIECE_BYTES = 8 * 2**20  # weights of the actors that are stepped in one piece on the CPU
+CRITIC_BYTES = 4 * 2**20  # hidden units of the critics that are stepped in one piece on the CPU
+LEAST_CRITICS = 2  # the products of a lone one are computed twice (layers.stacked_product)
 PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
 
 
@@ -30,6 +32,10 @@ class Transitions:
     rewards: Tensor
     next_states: Tensor
     done: Tensor
+
+    def of(self, runs: slice) -> Transitions:
+        """The same of some runs only."""
+        return Transitions(**{name: value[runs] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class TrainingStep:
         Returns the squared TD errors (r, B) before the step, the report and, if asked for, the details.
         """
         with self.timer.phase("critic"):
-            td_squares, critic_finite, critic_details = self._critic_step(runs, data, weights, scales, details)
+            td_squares, critic_finite, critic_details = self._critic_steps(runs, data, weights, scales, details)
         with self.timer.phase("actor"):
             self.actors.network.observe_batch(self.actors.views(runs), agents_first(data.states))
             step = self._sequential_actor_step if self.sequential else self._joint_actor_step
@@ -150,6 +156,22 @@ class TrainingStep:
         norms = networks.layout.layer_norms(gradients)
         clipped = self._clip(norms, gradients) if self.clip_norm else total_norm(norms)
         return norms, clipped
+
+    def _critic_steps(
+        self, runs: slice, data: Transitions, weights: Tensor, scales: StepScales, details: bool
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """`_critic_step` of all runs; on the CPU of a few at a time, so that hidden layers stay in cache."""
+        count = runs.stop - runs.start
+        hidden_bytes = data.slots[0].numel() * sum(self.critics.network.sizes[1:-1]) * weights.element_size()
+        pieces = 1 if self.dense else max(1, count // max(LEAST_CRITICS, CRITIC_BYTES // hidden_bytes))
+        parts = []
+        for i in range(pieces):
+            own = slice(count * i // pieces, count * (i + 1) // pieces)
+            piece = slice(runs.start + own.start, runs.start + own.stop)
+            parts.append(self._critic_step(piece, data.of(own), weights[own], scales, details))
+        squares, finite, measured = zip(*parts, strict=True)
+        joint = {name: torch.cat([found[name] for found in measured]) for name in measured[0]}
+        return torch.cat(squares), torch.cat(finite), joint
 
     def _critic_step(
         self, runs: slice, data: Transitions, weights: Tensor, scales: StepScales, details: bool
