@@ -71,9 +71,18 @@ def stacked_product(x: Tensor, weight: Tensor, base: Tensor | None = None) -> Te
     differently than in a stack when it has few rows or several threads share it, so a lone one is stacked with its
     own copy; where no gradient follows, 16 rows are enough for the same bits.
     """
-    if x.shape[0] > 1 or (x.shape[1] >= SAFE_ROWS and not (x.requires_grad or weight.requires_grad)):
+    if _safe(x, weight):
         return torch.bmm(x, weight) if base is None else torch.baddbmm(base, x, weight)
     return stacked_product(*(None if t is None else t.expand(2, -1, -1) for t in (x, weight, base)))[:1]
+
+
+def add_product(x: Tensor, weight: Tensor, base: Tensor) -> Tensor:
+    """base + x @ weight, in place of base and without gradient; shapes and bits as of `stacked_product` and a sum."""
+    return base.baddbmm_(x, weight) if _safe(x, weight) else base.add_(stacked_product(x, weight))
+
+
+def _safe(x: Tensor, weight: Tensor) -> bool:
+    return x.shape[0] > 1 or (x.shape[1] >= SAFE_ROWS and not (x.requires_grad or weight.requires_grad))
 
 
 class ParameterLayout:
@@ -83,11 +92,15 @@ class ParameterLayout:
         """Lay the parameters out one after the other, each on an aligned offset."""
         self.specs = tuple(specs)
         self.offsets: dict[str, int] = {}
-        end = 0
+        self.gaps: list[tuple[int, int]] = []
+        start = 0
         for spec in self.specs:
-            self.offsets[spec.name] = end
-            end += -(-math.prod(spec.shape) // ALIGNMENT) * ALIGNMENT
-        self.size = end
+            self.offsets[spec.name] = start
+            end = start + math.prod(spec.shape)
+            start = -(-end // ALIGNMENT) * ALIGNMENT
+            if end < start:
+                self.gaps.append((end, start))
+        self.size = start
         self.layers = tuple(dict.fromkeys(spec.layer for spec in self.specs))
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
@@ -116,7 +129,9 @@ class ParameterLayout:
 
     def pack(self, values: dict[str, Tensor], like: Tensor) -> Tensor:
         """Flat tensor shaped as `like` (R, M, size) from values by name, (G, *shape) each; padding is zero."""
-        flat = torch.zeros_like(like)
+        flat = torch.empty_like(like)
+        for start, end in self.gaps:
+            flat[..., start:end] = 0.0
         for name, view in self.views(flat).items():
             view.copy_(values[name])
         return flat

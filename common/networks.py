@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from common.layers import ParameterLayout, ParameterSpec, linear, linear_specs, stacked_product
+from common.layers import ParameterLayout, ParameterSpec, add_product, linear, linear_specs, stacked_product
 from common.mec_env import ACTION_SIZE, STATE_SIZE
 
 OUTPUT_BOUND = 3e-3  # last layer of actor and critic: U(-3e-3, 3e-3); 0: as every other layer
@@ -123,13 +124,19 @@ class Critic(Network):
         return stacked_product(actions, p["fc1.actions"], linear(states, p["fc1.states"], p["fc1.bias"]))
 
     def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
-        """Q of K rows per sample, (G, B·K), from joint part (G, B, hidden) and personal inputs (G, B·K, 10)."""
-        hidden = stacked_product(self.input(personal, p, "personal"), p["fc1.personal"])
-        by_sample = hidden.unflatten(1, (joint_part.shape[1], -1))
-        if hidden.requires_grad:  # a change in place would make the backward pass copy
-            hidden = (by_sample + joint_part.unsqueeze(2)).flatten(1, 2)
+        """Q of K rows per sample, (G, B·K), from joint part (G, B, hidden) and personal inputs (G, B·K, 10).
+
+        Where no gradient is recorded and K is 1, the joint part is overwritten.
+        """
+        personal = self.input(personal, p, "personal")
+        if joint_part.shape[1] == personal.shape[1] and not torch.is_grad_enabled():
+            hidden = add_product(personal, p["fc1.personal"], joint_part)
         else:
-            by_sample.add_(joint_part.unsqueeze(2))
+            by_sample = stacked_product(personal, p["fc1.personal"]).unflatten(1, (joint_part.shape[1], -1))
+            if by_sample.requires_grad:  # a change in place would make the backward pass copy
+                hidden = (by_sample + joint_part.unsqueeze(2)).flatten(1, 2)
+            else:
+                hidden = by_sample.add_(joint_part.unsqueeze(2)).flatten(1, 2)
         hidden = self.activation(hidden, p, 1)
         hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
         # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
