@@ -71,18 +71,17 @@ def stacked_product(x: Tensor, weight: Tensor, base: Tensor | None = None) -> Te
     differently than in a stack when it has few rows or several threads share it, so a lone one is stacked with its
     own copy; where no gradient follows, 16 rows are enough for the same bits.
     """
-    if _safe(x, weight):
+    if x.shape[0] > 1 or (x.shape[1] >= SAFE_ROWS and not (x.requires_grad or weight.requires_grad)):
         return torch.bmm(x, weight) if base is None else torch.baddbmm(base, x, weight)
     return stacked_product(*(None if t is None else t.expand(2, -1, -1) for t in (x, weight, base)))[:1]
 
 
 def add_product(x: Tensor, weight: Tensor, base: Tensor) -> Tensor:
-    """base + x @ weight, in place of base and without gradient; shapes and bits as of `stacked_product` and a sum."""
-    return base.baddbmm_(x, weight) if _safe(x, weight) else base.add_(stacked_product(x, weight))
+    """base + x @ weight, in place of base and without gradient; shapes and bits as of `stacked_product` and a sum.
 
-
-def _safe(x: Tensor, weight: Tensor) -> bool:
-    return x.shape[0] > 1 or (x.shape[1] >= SAFE_ROWS and not (x.requires_grad or weight.requires_grad))
+    With few rows the product that adds rounds differently from the sum, so it is used from SAFE_ROWS on.
+    """
+    return base.baddbmm_(x, weight) if x.shape[1] >= SAFE_ROWS else base.add_(stacked_product(x, weight))
 
 
 class ParameterLayout:

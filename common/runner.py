@@ -237,6 +237,7 @@ def _train(
         print(f"going on with {len(shard.tracker.records)} runs after episode {shard.learner.episode}")
         del state
         train(shard, "resumed")
+        del shard  # its memory is for the next
         missing = [key for key in missing if key not in resumed]
     size = runs_per_shard(config, device, bytes_per_run(experiment, config))
     shards = [missing[a : a + size] for a in range(0, len(missing), size)]

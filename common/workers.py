@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import sys
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Worker:
     """A forked process and this side of the pipe to it."""
 
     pid: int
+    parent: int  # the process that forked it
     connection: Connection
 
 
@@ -48,11 +50,12 @@ class Workers:
 
     A worker sees the object as it was when the worker was forked, at the first call; what it writes to tensors made
     by `memory.shared_zeros` everybody sees. Other changes of the object need a `restart`. The object has a `timer`.
+    Workers end with the thread that made the first call.
     """
 
     def __init__(self) -> None:
         """None yet: the method runs in this process."""
-        self.peak_bytes = 0  # most memory that the workers held, beside what they share with this process
+        self.peak_bytes = 0  # at most so much did the workers add; pages that the parent touched too count twice
         self._workers: list[Worker] = []
         weakref.finalize(self, _stop, self._workers)
         self.count = 1
@@ -72,26 +75,22 @@ class Workers:
         try:
             while len(self._workers) < self.count:
                 self._workers.append(_forked(method.__self__, self._workers))
-            for worker, own in zip(self._workers, arguments, strict=False):
+            busy = self._workers[: len(arguments)]
+            for worker, own in zip(busy, arguments, strict=True):
                 worker.connection.send_bytes(_packed((method.__name__, own)))
-            replies = [self._reply(worker) for worker in self._workers[: len(arguments)]]
-        except BaseException:  # answers that nobody read must not be taken for those of a later call
-            _stop(self._workers)
+            replies = [pickle.loads(worker.connection.recv_bytes()) for worker in busy]
+        except BaseException as problem:
+            _stop(self._workers)  # answers that nobody read must not be taken for those of a later call
+            if isinstance(problem, EOFError | ConnectionError):
+                raise ChildProcessError("a worker process was killed (out of memory?)") from None
             raise
+        for problem in (result for result, _, _ in replies if isinstance(result, Exception)):
+            raise problem
         self.peak_bytes = max(self.peak_bytes, sum(grown for _, _, grown in replies))
         for _, seconds, _ in replies:
             for phase, taken in seconds.items():
                 method.__self__.timer.seconds[phase] += taken / len(replies)  # side by side: a share of the wall time
         return [result for result, _, _ in replies]
-
-    def _reply(self, worker: Worker) -> tuple[Any, dict[str, float], int]:
-        try:
-            result, *rest = pickle.loads(worker.connection.recv_bytes())
-        except (EOFError, ConnectionError):
-            raise ChildProcessError("a worker process was killed (out of memory?)") from None
-        if isinstance(result, Exception):
-            raise result
-        return result, *rest
 
 
 class _Pickler(pickle.Pickler):
@@ -115,14 +114,16 @@ def _forked(owner: Any, siblings: list[Worker]) -> Worker:
         pid = os.fork()
     if pid:
         there.close()
-        return Worker(pid, here)
+        return Worker(pid, parent, here)
     try:
         for connection in (here, *(sibling.connection for sibling in siblings)):
             connection.close()
         _become_worker(parent, there.fileno())
         _serve(owner, there)
-    finally:
-        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def _become_worker(parent: int, pipe: int) -> None:
@@ -133,8 +134,10 @@ def _become_worker(parent: int, pipe: int) -> None:
         memory.c_library().prctl(KILL_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
-    os.closerange(3, pipe)
-    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor != pipe:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(descriptor)
     torch.set_num_threads(1)
 
 
@@ -149,14 +152,21 @@ def _serve(owner: Any, connection: Connection) -> None:
         try:
             result = getattr(owner, name)(*arguments)
         except Exception as problem:
+            problem.add_note(f"in a worker process:\n{traceback.format_exc()}")
             result = problem
-        grown = memory.peak_resident_bytes() - at_start
-        connection.send_bytes(_packed((result, dict(owner.timer.seconds), grown)))
+        reply = (dict(owner.timer.seconds), memory.peak_resident_bytes() - at_start)
+        try:
+            message = _packed((result, *reply))
+        except Exception:
+            message = _packed((RuntimeError(f"in a worker process: {result!r}\n{traceback.format_exc()}"), *reply))
+        connection.send_bytes(message)
 
 
 def _stop(workers: list[Worker]) -> None:
     """End the workers, which leave when their pipe closes, or at once in the middle of something."""
     for worker in workers:
+        if worker.parent != os.getpid():
+            continue  # inherited by a fork, and somebody else's
         worker.connection.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(worker.pid, signal.SIGKILL)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 
 import pytest
 import torch
 from helpers import CPU, cpu_threads, grid
 
+from common import training_step
 from common.config import StudyConfig
 from common.experiment import Experiment
 from common.learner import Learner
@@ -39,7 +39,7 @@ CASES = {
     ),
     "sequential": ({"actor_update": "sequential"}, Experiment("baseline", "")),
     "statistics": ({}, Experiment("normalised", "", actor_class=NormalisedActor, critic_class=NormalisedCritic)),
-    "actors stepped and played in blocks": ({"actor_hidden": (512, 256)}, Experiment("large", "")),
+    "actors stepped run by run": ({"actor_hidden": (512, 256)}, Experiment("large", "")),
 }
 
 
@@ -70,9 +70,27 @@ def test_workers_change_no_bit(case: str) -> None:
     with cpu_threads(1):
         alone, expected = numbers(1, *CASES[case], episodes=6)
         several, found = numbers(3, *CASES[case], episodes=6)
-    assert len(alone.spans) == 1 and len(several.spans) == 3
+    assert len(alone.spans) == 1 and len(several.spans) == worker_count(3, 7, CPU)
     assert found.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def test_actors_stepped_in_groups_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pieces: all runs and agents at once, or some agents of one run at a time."""
+    found = []
+    for piece_bytes in (2**40, 100_000):
+        monkeypatch.setattr(training_step, "PIECE_BYTES", piece_bytes)
+        learner = Learner(StudyConfig(**SMALL), grid(3)[:5], CPU)
+        pieces = learner.training_step._pieces(slice(1, 4), 12)
+        reports = [learner.train_episode(details=True) for _ in range(4)]
+        found.append({"z": reports[-1].details.pre_activations, "alive": reports[-1].step.gradient_alive})
+        found[-1] |= {"norms": reports[-1].details.actor_gradients} | learner.state()
+        if piece_bytes > 2**30:
+            assert pieces == [[(slice(1, 4), slice(0, 12))]]
+        else:
+            assert [[run for run, _ in row] for row in pieces] == [[slice(i, i + 1)] * 2 for i in (1, 2, 3)]
+            assert [group for _, group in pieces[0]] == [slice(0, 6), slice(6, 12)]
+    assert [name for name in found[0] if not torch.equal(found[0][name], found[1][name])] == []
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -108,12 +126,20 @@ class Job:
     def meet(self, number: int) -> tuple[int, int, torch.Tensor]:
         self.meeting.wait(timeout=20)  # passes only if all are there at the same time
         self.seen[number] += number
-        with self.timer.phase("meeting"):
-            time.sleep(0.01)
+        self.timer.seconds["meeting"] = 6.0
         return number, os.getpid(), torch.full((2,), float(self.plain))
 
     def fail(self, number: int) -> int:
         raise ValueError(f"job {number}")
+
+    def fail_unsendably(self, number: int) -> int:
+        class Unsendable(Exception):
+            pass
+
+        raise Unsendable(number)
+
+    def grow(self, mebibytes: int) -> None:
+        bytearray(os.urandom(2**20)) * mebibytes
 
     def die(self, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -136,8 +162,7 @@ class TestWorkers:
             assert [number for number, _, _ in replies] == [3, 1]
             assert len({os.getpid(), *(pid for _, pid, _ in replies)}) == 3
             assert job.seen.tolist() == [0, turn, 0, 3 * turn]
-        assert 0.01 <= job.timer.seconds["meeting"] < 0.2
-        assert workers.peak_bytes >= 0
+            assert job.timer.seconds["meeting"] == 6.0 * turn  # side by side, so not the sum
 
     def test_a_restart_shows_them_the_object_as_it_is_now(self) -> None:
         job, workers = Job(), workers_of(2)
@@ -153,9 +178,33 @@ class TestWorkers:
             workers.map(job.fail, [(1,), (2,)][:count])
         assert workers.map(job.meet, [(2,)])[0][0] == 2
 
+    def test_memory_that_they_add_is_counted(self) -> None:
+        job, workers = Job(), workers_of(2)
+        workers.map(job.grow, [(0,), (0,)])
+        before = workers.peak_bytes
+        workers.map(job.grow, [(100,), (150,)])
+        assert workers.peak_bytes - before >= 200 * 2**20
+
+    def test_an_error_that_cannot_be_sent_is_told(self) -> None:
+        with pytest.raises(RuntimeError, match=r"in a worker process: Unsendable"):
+            workers_of(2).map(Job().fail_unsendably, [(0,), (1,)])
+
+    def test_an_error_names_its_line(self) -> None:
+        with pytest.raises(ValueError, match="job 1") as caught:
+            workers_of(2).map(Job().fail, [(1,), (2,)])
+        assert "raise ValueError" in caught.value.__notes__[0]
+
     def test_a_killed_worker_is_one_clear_line(self) -> None:
         with pytest.raises(ChildProcessError, match="worker process was killed"):
             workers_of(2).map(Job().die, [(0,), (1,)])
+
+    def test_so_is_one_that_was_killed_between_calls(self) -> None:
+        job, workers = Job(), workers_of(2)
+        (_, pid, _), _ = workers.map(job.meet, [(0,), (1,)])
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ChildProcessError, match="worker process was killed"):
+            workers.map(job.meet, [(0,), (1,)])
 
     def test_none_outlives_its_owner(self) -> None:
         workers = workers_of(2)
