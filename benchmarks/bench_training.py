@@ -27,7 +27,8 @@ import torch  # noqa: E402
 from common import candidates, memory, runtime  # noqa: E402
 from common.config import GRID, ConfigError, StudyConfig  # noqa: E402
 from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
-from common.learner import Learner, epsilon  # noqa: E402
+from common.episode_inputs import epsilon  # noqa: E402
+from common.learner import Learner  # noqa: E402
 from common.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
 from common.reports import RunKey  # noqa: E402
 from common.tracking import Tracker  # noqa: E402

@@ -10,7 +10,8 @@ from dataclasses import fields, replace
 
 import torch
 
-from common.learner import EpisodeInputs, Learner
+from common.episode_inputs import EpisodeInputs
+from common.learner import Learner
 from common.reports import EpisodeReport
 
 WARM_UP_EPISODES = 3  # played launch by launch first, so that libraries have set themselves up

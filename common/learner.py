@@ -6,16 +6,15 @@ R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common.blocks import Block, split_runs
 from common.candidates import critic_inputs, joint_part, personal_inputs, row_values
 from common.config import StudyConfig
+from common.episode_inputs import EpisodeInputs, draw_inputs, evaluation_tasks, on_device
 from common.layers import ParameterLayout
 from common.master import accept_at_random, choose_offloads, exceeds_limits, offload_slots, rank_and_accept
 from common.mec_env import (
@@ -27,55 +26,18 @@ from common.mec_env import (
     MecEnv,
     draw_world,
     share,
-    tasks_from_draws,
 )
 from common.memory import KEPT_BYTES, free_bytes
 from common.networks import Actor, Critic
-from common.optimizer import adam_scales
 from common.phases import PhaseTimer
-from common.random_streams import episode_draws, task_draws
-from common.replay import Replay, importance_exponent
+from common.replay import Replay
 from common.reports import EpisodeReport, Evaluation, RunKey, StepDetails, StepReport, joined
 from common.rollout import Trajectory, play
 from common.stacked import StackedNetworks
 from common.training_step import StepScales, TrainingStep, Transitions, act, agents_first, proposes
 from common.workers import LEAST_RUNS, Workers, worker_count
 
-EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
 CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
-EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
-
-
-def epsilon(episode: int) -> float:
-    """Scale of the exploration noise and chance of a random acceptance in training episode 1, 2, …"""
-    return EPSILON_FLOOR + EPSILON_SPAN * math.exp(-episode / EPSILON_EPISODES)
-
-
-def evaluation_tasks(episodes: int, agents: int) -> np.ndarray:
-    """Tasks of the fixed evaluation episodes, float64 (E, T+1, N, 3)."""
-    draws = [task_draws(EVALUATION_SEED, k, STEPS, agents, "evaluation tasks") for k in range(episodes)]
-    return tasks_from_draws(np.stack(draws))
-
-
-@dataclass(frozen=True)
-class EpisodeInputs:
-    """Everything the host gives to one training episode, as tensors on the learner's device.
-
-    By seed: tasks (S, T+1, N, 3), noise (S, T, N, 3) already scaled, explore (S, T) bool, order (S, T, N),
-    replay draws (U, S, B). Then beta (U,), Adam's step sizes (U, R) and correction (U,), and the replay's
-    ring position (1,).
-    """
-
-    tasks: Tensor
-    noise: Tensor
-    explore: Tensor
-    order: Tensor
-    replay: Tensor
-    beta: Tensor
-    actor_steps: Tensor
-    critic_steps: Tensor
-    correction: Tensor
-    position: Tensor
 
 
 class Learner:
@@ -129,7 +91,7 @@ class Learner:
             self.dtype,
             device,
         )
-        self.evaluation_tasks = self._tensor(evaluation_tasks(config.eval_episodes, config.agents))
+        self.evaluation_tasks = on_device(evaluation_tasks(config.eval_episodes, config.agents), self.dtype, device)
         self._index_runs()
 
     def _stacked(self, network: Actor | Critic, members: int) -> StackedNetworks:
@@ -171,38 +133,11 @@ class Learner:
         actor_bytes = numbers * self.actors.flat.element_size()
         return max(LEAST_RUNS, min(CACHE_BYTES // hidden_bytes, KEPT_BYTES // actor_bytes))
 
-    def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        """Host numbers on the device, floats in the learner's dtype unless it is given."""
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        tensor = tensor.to(dtype or (self.dtype if tensor.is_floating_point() else tensor.dtype))
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
-
     def inputs(self, episode: int) -> EpisodeInputs:
         """The host's part of training episode `episode`: random draws and Adam's scalars."""
-        config = self.config
-        updates = config.updates_per_episode
-        draws = [episode_draws(seed, episode, STEPS, config.agents, updates, config.batch_size) for seed in self.seeds]
-        scale = epsilon(episode)
-        steps = [self.updates + 1 + u for u in range(updates)]
-        actor = [adam_scales(self.actor_lrs, step) for step in steps]
-        critic = [adam_scales(self.critic_lrs, step) for step in steps]
-        stacked = {
-            name: np.stack([getattr(d, name) for d in draws]) for name in ("tasks", "noise", "coin", "order", "replay")
-        }
-        return EpisodeInputs(
-            tasks=self._tensor(tasks_from_draws(stacked["tasks"])),
-            noise=self._tensor(scale * stacked["noise"]),
-            explore=self._tensor(stacked["coin"] < scale),
-            order=self._tensor(stacked["order"]),
-            replay=self._tensor(stacked["replay"].swapaxes(0, 1), torch.float64),
-            beta=self._tensor(np.array([importance_exponent(step - 1) for step in steps]), torch.float64),
-            actor_steps=self._tensor(np.stack([step for step, _ in actor])),
-            critic_steps=self._tensor(np.stack([step for step, _ in critic])),
-            correction=self._tensor(np.array([correction for _, correction in actor])),
-            position=self._tensor(np.array([(episode - 1) % self.replay.episodes])),
-        )
+        position = (episode - 1) % self.replay.episodes
+        rates = (self.actor_lrs, self.critic_lrs)
+        return draw_inputs(self.config, self.seeds, rates, episode, self.updates, position, self.device)
 
     def train_episode(self, details: bool = False) -> EpisodeReport:
         """Play the next episode, store it and, from the second on, train; `details` asks for StepDetails."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from common.config import StudyConfig
-from common.learner import evaluation_tasks, summarise
+from common.episode_inputs import evaluation_tasks
+from common.learner import summarise
 from common.master import choose_offloads
 from common.mec_env import ACTION_SIZE, LOWEST_SHARE, SIZE, STEPS, STORAGE, MecEnv, draw_world, share
 from common.random_streams import stream
