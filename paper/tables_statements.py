@@ -90,7 +90,19 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
         quick = linear.ends[linear.ends["actor_lr"] >= FAST]
         found.append(("without ReLU the fast runs stop as before", quick["stopping_episode"].notna().all()))
         found.append(("without ReLU every death is the first", (linear.ends["kind"].dropna() == DERIVATIVE).all()))
-    return found
+    return found + _input_norm(r)
+
+
+def _input_norm(r: Recordings) -> list[tuple[str, bool]]:
+    study = r.studies.get(("input_norm", "scaled"))
+    if study is None:
+        return []
+    row = r.compared["scaled"].loc["input_norm"]
+    return [
+        ("with normalised inputs outputs on scaled still saturate", row.median_final_saturation > 0.75),
+        ("but on the side that pays", row.median_final_wrong_side_saturation < 0.3),
+        ("and some runs die the first death", (study.ends["kind"] == DERIVATIVE).any()),
+    ]
 
 
 def _ratios(r: Recordings) -> list[tuple[str, bool]]:
