@@ -42,7 +42,7 @@ def hyper_parameters() -> str:
         if spec.metadata["results"] and spec.name not in ("tf32", "dtype"):
             rows.append([code(spec.name), value_text(spec.default), plain(spec.metadata["help"])])
     adam, replay = constants("optimizer.py"), constants("replay.py")
-    noise = constants("learner.py")
+    noise = constants("episode_inputs.py")
     rows.append(["Adam", "", f"$\\beta_1 = {adam['BETA1']}$, $\\beta_2 = {adam['BETA2']}$, $\\epsilon = 10^{{-8}}$"])
     priorities = f"$\\alpha = {replay['ALPHA']}$, offset {replay['PRIORITY_OFFSET']}"
     schedule = f"$\\beta$ from {replay['BETA_START']}, {replay['BETA_STEP']} more with each draw"
