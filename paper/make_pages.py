@@ -8,6 +8,7 @@ the two marks is this script's; the rest of a page is written by hand and cites 
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -134,6 +135,18 @@ def verdicts(name: str, published: pd.Series, table: pd.DataFrame) -> tuple[str,
     return word, "; ".join(text for _, text in claims if text)
 
 
+def top_pair(preset: str, compared: pd.DataFrame) -> str:
+    """The experiment and pair of rates with the highest mean score over seeds, that mean and the range."""
+    best = None
+    for name in compared.index:
+        runs = pd.read_csv(ROOT / "results" / preset / name / "runs.csv")
+        for (actor, critic), scores in runs.groupby(["actor_lr", "critic_lr"]).normalised_score:
+            if best is None or scores.mean() > best[0].mean():
+                best = (scores, name, f"actor 1e{math.log10(actor):.0f}, critic 1e{math.log10(critic):.0f}")
+    scores, name, rates = best
+    return f"{name}, {scores.mean():.2f} ({scores.min():.2f} to {scores.max():.2f}; {rates})"
+
+
 def explosion(name: str) -> float:
     """Largest pre-activation of the whole grid on `scaled` over the baseline's, mean over seeds."""
     own, base = (
@@ -185,11 +198,23 @@ def overview(names: list[str], compared: dict[str, pd.DataFrame], published: pd.
         found = one_line(name, compared)
         word = verdicts(name, published.loc[name], compared["scaled"])[0] if name in compared["scaled"].index else "–"
         rows.append([f"[{name}](experiments/{name}/README.md)", found, published.loc[name].claim, word])
+    gains = []
+    for preset, table in compared.items():
+        others = table.drop(index=BASELINE)
+        if not others.empty:
+            best = others.paired_score_difference.astype(float).idxmax()
+            mean = f"{best}, {interval(others.loc[best], 'paired_score_difference')} above the baseline"
+            gains.append(
+                f"`{preset}`: on average over the grid {mean}; at one pair of rates {top_pair(preset, others)}"
+            )
+    most = f"**Largest scores.** {'. '.join(gains)}." if gains else ""
     rule = (
         f"“Agrees” compares counts of learning-rate pairs with the published ones: never stopping within {NEAR} of "
         f"{CELLS}, better than the baseline in the same majority, a ratio within a factor of {FACTOR:.0f}."
     )
-    return markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows) + f"\n\n{rule}"
+    return (
+        markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows) + f"\n\n{most}\n\n{rule}"
+    )
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from common.comparison_statistics import BASELINE
 from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, title
 from paper.tables_experiments import HIGHER, LOWER, NO_DIFFERENCE, agreement, difference, effect, median_score
-from paper.tables_text import NOT_RECORDED, Numbers, camel, code, listed, number, of, share, span
+from paper.tables_text import NOT_RECORDED, Numbers, camel, code, listed, number, of, rate, share, span
 
 
 def numbers(recordings: Recordings, macros: Numbers) -> None:
@@ -56,6 +56,11 @@ def _experiment_numbers(recordings: Recordings, macros: Numbers, name: str, pres
     for what, text in texts.items():
         macros.add(what + end, NOT_RECORDED if row is None else text(row))
     study = recordings.studies.get((name, preset))
+    above = NOT_RECORDED if study is None else of(study.above_constant, len(study.runs))
+    macros.add(f"AboveConstant{end}", above)
+    pair, scores = (NOT_RECORDED, NOT_RECORDED) if study is None else top_pair(study.runs)
+    macros.add(f"TopPair{end}", pair)
+    macros.add(f"TopScore{end}", scores)
     slow = None if study is None else study.ends[study.ends["actor_lr"] < FAST]
     kinds = None if study is None else study.ends["kind"]
     for what, kind in (("FirstDeath", DERIVATIVE), ("SecondDeath", FLAT)):
@@ -63,6 +68,14 @@ def _experiment_numbers(recordings: Recordings, macros: Numbers, name: str, pres
         macros.add(what + end, count)
     macros.add(f"SlowStopped{end}", NOT_RECORDED if slow is None else _stopped(slow))
     macros.add(f"SlowFlat{end}", NOT_RECORDED if slow is None else of(int(slow["last_flat"].sum()), len(slow)))
+
+
+def top_pair(runs: pd.DataFrame) -> tuple[str, str]:
+    """The pair of rates whose mean score over seeds is highest, and that mean with the range over seeds."""
+    scores = runs.groupby(["actor_lr", "critic_lr"])["normalised_score"]
+    actor, critic = scores.mean().idxmax()
+    own = scores.get_group((actor, critic))
+    return f"({rate(actor)}, {rate(critic)})", f"{number(own.mean())} ({span(own, '.2f')})"
 
 
 def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:

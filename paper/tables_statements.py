@@ -98,7 +98,22 @@ def _input_norm(r: Recordings) -> list[tuple[str, bool]]:
     if study is None:
         return []
     row = r.compared["scaled"].loc["input_norm"]
+    inner = r.studies.get(("input_norm", "interior"))
+    found = []
+    if inner is not None:
+        scores = inner.runs.groupby(["actor_lr", "critic_lr"])["normalised_score"].mean()
+        learning = scores[scores > inner.constant_scores.min() * 0.9].reset_index()
+        found = [
+            ("with normalised inputs a pair on interior learns, and only at small actor rates",
+             len(learning) > 0 and (learning["actor_lr"] < FAST).all()),
+            ("some of its runs beat the best constant", inner.above_constant > 0),
+            ("its median stays below random", inner.runs["normalised_score"].median() < 0),
+        ]  # fmt: skip
+        best = max((n for n in r.compared["scaled"].index if n != BASELINE),
+                   key=lambda n: r.compared["scaled"].loc[n].paired_score_difference)  # fmt: skip
+        found.append(("normalised inputs move the score on scaled most", best == "input_norm"))
     return [
+        *found,
         ("with normalised inputs outputs on scaled still saturate", row.median_final_saturation > 0.75),
         ("but on the side that pays", row.median_final_wrong_side_saturation < 0.3),
         ("and some runs die the first death", (study.ends["kind"] == DERIVATIVE).any()),
