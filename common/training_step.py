@@ -272,7 +272,7 @@ class TrainingStep:
         def all_of(which: int) -> Tensor:
             return torch.cat([torch.cat([done[which].detach() for done in row], dim=2) for row in passes])
 
-        actions, z = all_of(1).requires_grad_(), all_of(2)
+        actions, z = all_of(1).requires_grad_(), all_of(2) if details else None
         loss = self._policy_loss(runs, states, actions, weights)
         (slope,) = torch.autograd.grad(loss.sum(), [actions])
         rows = []
