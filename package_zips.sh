@@ -6,7 +6,7 @@ exec "${PYTHON:-python3}" - "$@" <<'PYTHON'
 """Build dist/<name>_experiment.zip, which runs without this repository, for the experiments named or for all.
 
 Packed is what is committed (HEAD), never the work tree: a warning names changes that are not packed yet. A zip holds
-the experiment's folder, common/ with the commit in common/COMMIT, requirements.txt and LICENSE. The same commit gives
+the experiment's folder, common/ with the commit in common/COMMIT, docs/csv_columns.md, requirements.txt and LICENSE. The same commit gives
 the same bytes: sorted names, the commit's date, fixed permissions, nothing compressed.
 
 Use it: unzip NAME_experiment.zip; cd NAME_experiment; python run_NAME_experiment.py
@@ -23,7 +23,7 @@ import time
 import zipfile
 from pathlib import Path
 
-SHARED = ("LICENSE", "common", "requirements.txt")
+SHARED = ("LICENSE", "common", "docs/csv_columns.md", "requirements.txt")
 
 
 def git(*words: str) -> bytes:

@@ -75,8 +75,9 @@ class Comparison:
             ):
                 tables.append(rows.assign(experiment=path.name))
         self.runs = pd.concat(runs, ignore_index=True)
-        self.table = comparison_table(self.runs, pd.concat(agents, ignore_index=True))
-        lines = comparability_warnings(self.runs, pd.concat(references, ignore_index=True))
+        worlds = pd.concat(references, ignore_index=True)
+        self.table = comparison_table(self.runs, pd.concat(agents, ignore_index=True), worlds)
+        lines = comparability_warnings(self.runs, worlds)
         self.warnings = [f"{self.preset}: {line}" for line in lines]
 
     def write(self) -> None:
@@ -132,25 +133,27 @@ def comparison_text(table: pd.DataFrame, preset: str) -> str:
         ],
     )  # fmt: skip
     learning = _aligned(
-        ("", "", "diverged", "improved", "improved", "median", "95% interval", "best", "its actor,", "its"),
-        ("experiment", "seeds", "runs", "runs", "cells", "score", "over seeds", "score", "critic lr", "seed"),
+        ("", "", "diverged", "improved", "improved", "untrained", "median", "95% interval", "best", "its actor,"),
+        ("experiment", "seeds", "runs", "runs", "cells", "score", "score", "over seeds", "score", "critic lr"),
         [
             [
                 row.experiment, f"{row.seeds}", f"{row.diverged_runs}", f"{row.improved_runs}/{row.runs}",
-                _of(row.improved_cells, row.cells_with_two_seeds), _number(row.median_score),
-                _interval(row.median_score_low, row.median_score_high), _number(row.best_score),
-                *_where(row),
+                _of(row.improved_cells, row.cells_with_two_seeds), _number(row.untrained_score),
+                _number(row.median_score), _interval(row.median_score_low, row.median_score_high),
+                _number(row.best_score), _where(row),
             ]
             for row in rows
         ],
     )  # fmt: skip
     others = [row for row in rows if pd.notna(row.paired_runs)]
     against = _aligned(
-        ("against the baseline,", "better", "mean score", "95% interval", "pairs without"),
-        ("same cell and seed", "runs", "difference", "over seeds", "score"),
+        ("against the baseline,", "better", "beat its", "cells", "cells", "score", "95% interval", "pairs without"),
+        ("same cell and seed", "runs", "untrained", "better", "worse", "above it", "over seeds", "score"),
         [
             [
                 row.experiment, _of(row.runs_better_than_baseline, row.paired_runs),
+                _of(row.runs_better_than_untrained_baseline, row.paired_runs),
+                _number(row.cells_better_than_baseline, "d"), _number(row.cells_worse_than_baseline, "d"),
                 _number(row.paired_score_difference, "+.2f"),
                 _interval(row.paired_score_difference_low, row.paired_score_difference_high),
                 f"{row.paired_runs_without_score}",
@@ -226,12 +229,11 @@ def _of(count: Any, whole: int) -> str:
     return "–" if pd.isna(count) else f"{count}/{whole}"
 
 
-def _where(row: Any) -> tuple[str, str]:
-    """Cell and seed of the best score."""
+def _where(row: Any) -> str:
+    """Cell of the best score."""
     if pd.isna(row.best_score):
-        return "–", "–"
-    rates = (learning_rate_text(rate) for rate in (row.best_score_actor_lr, row.best_score_critic_lr))
-    return ", ".join(rates), f"{row.best_score_seed}"
+        return "–"
+    return ", ".join(learning_rate_text(rate) for rate in (row.best_score_actor_lr, row.best_score_critic_lr))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ LINEAR = 1.0  # the score axis is linear up to this absolute value
 LOWEST_LINEAR = -2.0  # and all linear where no score is below this
 TOP, LANES, MEDIAN = 0.36, 0.6, -0.36  # of one experiment, in rows: its highest point, height of points, median's line
 FILLED = {"markerfacecolor": "0.15", "ms": 4.0}
+UNTRAINED = {"marker": "|", "color": "0.35", "ms": 8, "mew": 1.3, "linewidth": 0}
 RING = {"markerfacecolor": "none", "ms": 6.5}  # around a dot where both say the same
 
 
@@ -43,7 +44,7 @@ def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> F
     better = table["runs_better_than_baseline"] / table["paired_runs"]
     saturated, wrong = table["median_final_saturation"], table["median_final_wrong_side_saturation"]
     _shares(panels[1], rows, "● never stop", "share of runs", (never, FILLED))
-    _shares(panels[2], rows, "● improved\n○ beat baseline", "share of runs", (improved, FILLED), (better, RING))
+    _shares(panels[2], rows, "● beat own start\n○ beat baseline", "share of runs", (improved, FILLED), (better, RING))
     _shares(panels[3], rows, "● saturated\n○ on wrong side", "median share", (saturated, FILLED), (wrong, RING))
     panels[0].set_yticks(rows, [_name(row) for row in table.itertuples()], fontsize=SMALL)
     panels[0].set_ylim(-len(table) + 0.5, 0.5)
@@ -89,11 +90,13 @@ def _scores(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame, heights: dict[s
         y = heights[row.experiment] + MEDIAN
         axes.plot((row.median_score_low, row.median_score_high), (y, y), color="black", linewidth=1.4, zorder=6)
         axes.plot(row.median_score, y, "D", color="black", ms=4.5, mec="white", mew=0.7, zorder=7)
+        axes.plot(row.untrained_score, y, **UNTRAINED, zorder=5)
         if row.median_score_high > right:
             axes.plot(right, y, ">", color="black", ms=4, zorder=6, clip_on=False)
     for score, name, line in ((0, "random", ":"), (1, "near-optimal", "-")):
         axes.axvline(score, color="0.35", linewidth=0.8, linestyle=line, zorder=1)
-        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=SMALL)
+        side = "right" if score == 1 else "center"
+        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha=side, va="bottom", fontsize=SMALL)
 
 
 def _score_axis(axes: Axes, scores: pd.Series) -> None:
@@ -135,4 +138,5 @@ def _legend(runs: pd.DataFrame) -> list[Line2D]:
     marks.append(("black", "D", 1.4, "median, 95% interval over seeds"))
     if (runs["status"] == schema.DIVERGED).any():
         marks.append(("0.3", "x", 0.0, "diverged"))
-    return [Line2D([], [], color=colour, marker=m, lw=width, ms=4, label=text) for colour, m, width, text in marks]
+    handles = [Line2D([], [], color=colour, marker=m, lw=width, ms=4, label=text) for colour, m, width, text in marks]
+    return [*handles, Line2D([], [], label="untrained", **UNTRAINED)]

@@ -37,6 +37,9 @@ COLUMNS = (
     "paired_runs",
     "paired_runs_without_score",
     "runs_better_than_baseline",
+    "runs_better_than_untrained_baseline",
+    "cells_better_than_baseline",
+    "cells_worse_than_baseline",
     "paired_score_difference",
     "paired_score_difference_low",
     "paired_score_difference_high",
@@ -46,6 +49,7 @@ COLUMNS = (
     "median_freeze_episode",
     "median_final_saturation",
     "median_final_wrong_side_saturation",
+    "untrained_score",
     "median_score",
     "median_score_low",
     "median_score_high",
@@ -54,8 +58,8 @@ COLUMNS = (
     "best_score_actor_lr",
     "best_score_critic_lr",
 )
-COUNTS = (*COLUMNS[1:14], "best_score_seed")
-PAIRED = COLUMNS[11:17]  # empty for the baseline itself and where there is no baseline
+COUNTS = (*COLUMNS[1:17], "best_score_seed")
+PAIRED = COLUMNS[11:20]  # empty for the baseline itself and where there is no baseline
 OF_A_FINISHED_RUN = (
     "final_evaluation_return",
     "normalised_score",
@@ -70,11 +74,12 @@ def in_order(runs: pd.DataFrame) -> list[str]:
     return sorted(runs["experiment"].unique(), key=lambda name: (name != BASELINE, name))
 
 
-def comparison_table(runs: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
+def comparison_table(runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
     """One row per experiment with the columns COLUMNS, the baseline first, then by name.
 
-    `runs`: rows of runs.csv of one preset; `agents`: rows of stopping_episodes.csv; both of all its experiments, told
-    apart by a column `experiment`. The order of the rows does not matter. Definitions: SYSTEM section 4.
+    `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
+    reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
+    not matter. Definitions: SYSTEM section 4.
     """
     known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
     baseline = known[known["experiment"] == BASELINE]
@@ -82,7 +87,9 @@ def comparison_table(runs: pd.DataFrame, agents: pd.DataFrame) -> pd.DataFrame:
     for name in in_order(known):
         own = known[known["experiment"] == name]
         paired = {} if name == BASELINE or baseline.empty else _against(own, baseline)
+        worlds = references[references["experiment"] == name]
         row = {"experiment": name, **_progress(own), **paired, **_scores(own)}
+        row["untrained_score"] = _untrained(own, worlds)
         rows.append({**row, **_standstill(agents[agents["experiment"] == name]), **_saturation(own)})
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     types = {name: "Int64" if name in COUNTS else "float64" for name in COLUMNS if name != "experiment"}
@@ -163,8 +170,21 @@ def _against(runs: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, Any]:
     pairs = pair_runs(runs, baseline)
     scored = pairs.dropna(subset="difference")
     seed_means = scored.groupby("seed")["difference"].mean()
-    counts = (len(pairs), len(pairs) - len(scored), int((pairs["difference"] > 0).sum()))
+    both = runs.merge(baseline[[*KEY, "first_evaluation_return"]], on=KEY, suffixes=("", "_base"))
+    above = both["final_evaluation_return"] > both["first_evaluation_return_base"]
+    cells = [cell["difference"] for _, cell in pairs.groupby(CELL) if len(cell) > 1]
+    ends = [t_interval(cell)[1:] for cell in cells]  # NaN where a run has no score: neither better nor worse
+    shown = (sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)) if cells else (None, None)
+    counts = (len(pairs), len(pairs) - len(scored), int((pairs["difference"] > 0).sum()), int(above.sum()), *shown)
     return dict(zip(PAIRED, (*counts, *t_interval(seed_means)), strict=True))
+
+
+def _untrained(runs: pd.DataFrame, references: pd.DataFrame) -> float:
+    """Normalised score of the untrained policies: mean over the runs of each seed, then over seeds."""
+    worlds = references.pivot(index="seed", columns="policy", values="evaluation_return")
+    low, high = (worlds[name].reindex(runs["seed"]).to_numpy() for name in ("random", "greedy_offload"))
+    scores = (runs["first_evaluation_return"] - low) / (high - low)
+    return float(scores.groupby(runs["seed"]).mean().mean())
 
 
 def _scores(runs: pd.DataFrame) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def parse_command_line(
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a small study of under a minute that trains past the first freezes ("
+        help="a small study of under a minute that trains past the baseline's first freezes ("
         + ", ".join(f"{_flag(k)} {_shown(v)}" for k, v in QUICK.items())
         + "; results go to <results-dir>/quick)",
     )

@@ -109,7 +109,8 @@ def stopping_cell_text(runs: pd.DataFrame) -> str:
 
 def saturation_over_time(saturation: pd.DataFrame, study: str = "") -> Figure:
     """Saturation ratio, wrong-side saturation and largest |z| over the episodes, a column per critic rate."""
-    table = saturation.assign(largest_abs_z=saturation[["z_min", "z_max"]].abs().max(axis=1))
+    raw = "raw_" if "raw_z_min" in saturation.columns else ""  # where z is scaled to a fixed range: before that
+    table = saturation.assign(largest_abs_z=saturation[[f"{raw}z_min", f"{raw}z_max"]].abs().max(axis=1))
     figure, panels = _panels(table, 3)
     shares = (
         ("saturation_ratio", "saturation ratio\n(share of outputs)"),
@@ -119,7 +120,8 @@ def saturation_over_time(saturation: pd.DataFrame, study: str = "") -> Figure:
         axes_row[0].set_ylim(-0.04, 1.04)
         axes_row[0].set_ylabel(label, fontsize=SMALL)
         _draw(axes_row, table, column)
-    floor = _log_axis(panels[2], table["largest_abs_z"], "largest |pre-activation|\n(log scale)")
+    label = f"largest |{raw.replace('_', ' ')}pre-activation|\n(log scale)"
+    floor = _log_axis(panels[2], table["largest_abs_z"], label)
     _draw(panels[2], table, "largest_abs_z", floor)
     _finish(figure, panels, table, "Saturation of the actors' outputs", study, BINNED)
     return figure

@@ -20,7 +20,6 @@ HERE = Path(__file__).resolve().parent
 BRANCH = "main"
 GITHUB = "https://github.com/"
 METADATA = {
-    "accelerator": "GPU",
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }

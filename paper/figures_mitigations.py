@@ -40,6 +40,7 @@ from paper.figure_style import (
     stopping_lane,
     tidy,
 )
+from paper.tables_data import title as name_of
 
 LINEAR = 1.0  # a difference axis is linear up to here where it is not linear throughout
 LARGEST_LINEAR = 3.0  # difference up to which it is
@@ -133,15 +134,18 @@ def mitigations(studies: dict[str, dict[str, Study]]) -> Figure:
     figure, panels = page(0.9 + height * len(studies), len(studies), 4, sharex="col", width_ratios=(2.4, 1, 1, 1))
     for axes_row, (preset, by_name) in zip(panels, studies.items(), strict=True):
         runs = only_finished(runs_of(by_name))
-        agents = pd.concat([s.stopping_episodes.assign(experiment=name) for name, s in by_name.items()])
-        table = comparison_table(runs, agents)
+        others = [
+            pd.concat([getattr(s, name).assign(experiment=e) for e, s in by_name.items()])
+            for name in ("stopping_episodes", "reference_policies")
+        ]
+        table = comparison_table(runs, *others)
         rows = [-names.index(name) for name in table["experiment"]]
         never, improved = (table[what] / table["runs"] for what in ("runs_never_stopping", "improved_runs"))
         better = table["runs_better_than_baseline"] / table["paired_runs"]
         saturated, wrong = table["median_final_saturation"], table["median_final_wrong_side_saturation"]
         dead = table["dead_agents_share"]
         first = preset == next(iter(studies))
-        titles = ("● never stop\n○ agents dead", "● improved\n○ beat baseline", "● saturated\n○ on wrong side")
+        titles = ("● never stop\n○ agents dead", "● beat own start\n○ beat baseline", "● saturated\n○ on wrong side")
         for axes, title, *marks in zip(
             axes_row[1:], titles, (never, improved, saturated), (dead, better, wrong), strict=True
         ):
@@ -185,7 +189,7 @@ def _mean_differences(axes: Axes, runs: pd.DataFrame, names: list[str]) -> None:
         elif name != BASELINE:
             not_recorded(axes, -place)
     axes.axvline(0, color="0.35", linewidth=0.8, zorder=1)
-    axes.set_yticks([-place for place in range(len(names))], [name.replace("_", " ") for name in names])
+    axes.set_yticks([-place for place in range(len(names))], [name_of(name) for name in names])
 
 
 def _mean_and_interval(axes: Axes, y: float, values: pd.Series, points: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from paper.figure_style import (
     runs_of,
     signed_log_ticks,
 )
+from paper.tables_data import title as name_of
 
 COASTING = 24 * math.log(2) / -math.log(0.9)  # steps: SYSTEM section 4
 LAG_BIN = 10  # episodes
@@ -141,17 +143,21 @@ def scores(studies: dict[str, dict[str, Study]]) -> Figure:
     figure, panels = page(1.2 + 0.6 * len(names), 1, len(studies), sharey=True)
     for axes, (preset, by_name) in zip(panels[0], studies.items(), strict=True):
         runs = only_finished(runs_of(by_name))
-        agents = pd.concat([s.stopping_episodes.assign(experiment=name) for name, s in by_name.items()])
-        _scores(axes, comparison_table(runs, agents), runs, heights)
+        others = [
+            pd.concat([getattr(s, name).assign(experiment=e) for e, s in by_name.items()])
+            for name in ("stopping_episodes", "reference_policies")
+        ]
+        _scores(axes, comparison_table(runs, *others), runs, heights)
         axes.set_title(f"{preset}\n", fontsize=NORMAL)
         _score_axis_in_print(axes)
         for name in set(names) - set(by_name):
             not_recorded(axes, heights[name])
         for height in list(heights.values())[1:]:
             axes.axhline(height + 0.5, color="0.8", linewidth=0.6, zorder=0)
-    panels[0, 0].set_yticks(list(heights.values()), [name.replace("_", "\n") for name in names])
+    panels[0, 0].set_yticks(list(heights.values()), [fill(name_of(name), 14) for name in names])
     panels[0, 0].set_ylim(0.5 - len(names), 0.5)
     handles = [*rate_handles(every), mark("median, 95% interval over seeds", "D", "black", linewidth=1.4)]
+    handles.append(mark("untrained", "|", "0.35", ms=8))
     if every["normalised_score"].isna().any():
         handles.append(mark("diverged", "x", "0.3"))
     finish(figure, headline("Normalised score of every run", every), handles, 3 if len(handles) > 5 else 5)

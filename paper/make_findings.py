@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.config import GRID  # noqa: E402
-from common.results import Study, load_study  # noqa: E402
-from paper.pages import filled, table, write_or_check  # noqa: E402
+from common.results import ResultsError, Study, load_study  # noqa: E402
+from paper.pages import arguments, filled, table, write_or_check  # noqa: E402
 
 PRESETS = ("scaled", "thesis", "interior")
 PAIR = ["actor_lr", "critic_lr"]
@@ -205,9 +205,11 @@ def bullets(studies: dict[str, Study], published: pd.DataFrame) -> str:
 
 def main() -> None:
     """Write both texts, or check them."""
-    folders = [word for word in sys.argv[1:] if word != "--check"]
-    results = Path(folders[0]) if folders else ROOT / "results"
-    studies = {preset: load_study(results / preset / "baseline") for preset in PRESETS}
+    said = arguments(__doc__, ROOT / "results")
+    try:
+        studies = {preset: load_study(said.results / preset / "baseline") for preset in PRESETS}
+    except ResultsError as problem:
+        raise SystemExit(f"error: {problem}") from None
     published = pd.read_csv(ROOT / "paper" / "data" / "published_results.csv")
     overview = by_preset(studies)
     parts = [
@@ -226,7 +228,7 @@ def main() -> None:
         ROOT / "docs" / "findings.md": "\n\n".join(parts) + "\n",
         readme: filled(readme, BEGIN, END, overview),
     }
-    write_or_check(texts, "--check" in sys.argv[1:])
+    write_or_check(texts, said.check)
 
 
 if __name__ == "__main__":

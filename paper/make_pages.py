@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,16 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.compare import Comparison  # noqa: E402
-from common.comparison_statistics import BASELINE  # noqa: E402
-from common.results import find_studies  # noqa: E402
-from paper.pages import filled, write_or_check  # noqa: E402
+from common.comparison_statistics import BASELINE, KEY, only_finished  # noqa: E402
+from common.results import ResultsError, find_studies, load_study  # noqa: E402
+from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW, Outcome, outcome, second_change, verdict  # noqa: E402
+from paper.pages import arguments, experiment_names, filled, write_or_check  # noqa: E402
 from paper.pages import table as markdown  # noqa: E402
 
 PRESETS = ("scaled", "interior", "thesis")
 BEGIN, END = "<!-- found: written by paper/make_pages.py -->", "<!-- end of found -->"
-CELLS = 16
-NEAR = 2  # cells by which a count may miss the published one and still be called the same
-FACTOR = 3.0  # by which a published ratio may be missed likewise
+DOUBLES = ROOT / "results" / "double_changes" / "scaled"
+SEQUENTIAL = ROOT / "results" / "sequential" / "scaled" / BASELINE
 SAME_COST = 0.1  # share by which times of the same work differ from measurement to measurement
 
 
@@ -47,54 +48,185 @@ def of(count: float, whole: float) -> str:
     return "–" if pd.isna(count) else f"{count} of {whole}"
 
 
-def tables() -> dict[str, pd.DataFrame]:
-    """The comparison of each preset, by experiment."""
-    found = {}
-    for preset in PRESETS:
-        folders = [folder for folder in find_studies(ROOT / "results") if folder.parent == ROOT / "results" / preset]
-        found[preset] = Comparison(ROOT / "results" / preset, folders).table.set_index("experiment").astype(object)
-    return found
+def compare_presets() -> dict[str, Comparison]:
+    """The comparison of each preset."""
+    found: dict[str, list[Path]] = {preset: [] for preset in PRESETS}
+    for folder in find_studies(ROOT / "results"):
+        if folder.parent.parent == ROOT / "results" and folder.parent.name in found:
+            found[folder.parent.name].append(folder)
+    return {preset: Comparison(ROOT / "results" / preset, folders) for preset, folders in found.items() if folders}
 
 
-def by_preset(name: str, compared: dict[str, pd.DataFrame]) -> str:
-    """The experiment's figures on every preset, the baseline's beside them."""
-    rows = []
-    for preset, table in compared.items():
-        if name not in table.index:
-            continue
-        for label in dict.fromkeys((name, BASELINE)):
-            row = table.loc[label]
-            rows.append(
-                [
-                    f"`{preset}`", label.replace("_", " "), of(row.runs_never_stopping, row.runs),
-                    f"{number(row.dead_agents_share, '.0%')}, episode {number(row.median_death_episode, '.0f')}",
-                    f"{number(row.frozen_agents_share, '.0%')}, episode {number(row.median_freeze_episode, '.0f')}",
-                    number(row.median_final_saturation, ".0%"), number(row.median_final_wrong_side_saturation, ".0%"),
-                    of(row.improved_runs, row.runs), interval(row, "median_score"), number(row.best_score, ".2f"),
-                    "" if label == BASELINE else of(row.runs_better_than_baseline, row.paired_runs),
-                    "" if label == BASELINE else interval(row, "paired_score_difference"),
-                ]
-            )  # fmt: skip
-    header = ["preset", "experiment", "runs that never stop", "agents whose gradient died, median episode"]
-    header += ["agents whose weights froze, median episode", "final saturation", "… on the wrong side"]
-    header += ["runs better than untrained", "score, mean over seeds of the median", "best score"]
-    return markdown([*header, "runs better than the baseline's", "mean score above the baseline's"], rows)
+class Pages:
+    """What the pages say, from the comparisons, the double changes and the published outcomes."""
 
+    def __init__(self, names: list[str]):
+        self.names = names
+        comparisons = compare_presets()
+        self.compared = {p: c.table.set_index("experiment").astype(object) for p, c in comparisons.items()}
+        self.runs = {preset: only_finished(comparison.runs) for preset, comparison in comparisons.items()}
+        published = pd.read_csv(ROOT / "paper" / "data" / "published_outcomes.csv").set_index("experiment")
+        self.published = published.reindex(published.index.union(names)).fillna({"claim": "none"})
 
-def one_line(name: str, compared: dict[str, pd.DataFrame]) -> str:
-    """What the experiment shows beside the baseline, by rule: how often runs never stop, and the paired scores."""
-    there = {preset: table for preset, table in compared.items() if name in table.index}
-    if not there:
-        return "not recorded yet"
-    never = {preset: table.loc[name].runs_never_stopping for preset, table in there.items()}
-    counts = ", ".join(f"{count} of {there[preset].loc[name].runs} on `{preset}`" for preset, count in never.items())
-    improved = ", ".join(f"{table.loc[name].improved_runs} on `{preset}`" for preset, table in there.items())
-    text = f"Never stops: {counts}"
-    if name != BASELINE:
-        base = [str(table.loc[BASELINE].runs_never_stopping) for table in there.values()]
-        verdicts = [f"{effect(table.loc[name])} on `{preset}`" for preset, table in there.items()]
-        text += f" (baseline {', '.join(base)}). Score against the baseline: {'; '.join(verdicts)}"
-    return f"{text}. Beats its own untrained policy: {improved}."
+    def texts(self) -> dict[Path, str]:
+        """The found part of every page."""
+        pages = {ROOT / "experiments" / name / "README.md": self.page(name) for name in self.names}
+        return {**pages, ROOT / "README.md": self.overview()}
+
+    def page(self, name: str) -> str:
+        """The found part of one experiment's page."""
+        there = {preset: table.loc[name] for preset, table in self.compared.items() if name in table.index}
+        if not there:
+            return f"No results are recorded yet.\n\n{cost(name)}"
+        sizes = ", ".join(f"`{p}` ({row.runs} runs: {row.cells} pairs × {row.seeds} seeds)" for p, row in there.items())
+        text = (
+            f"Recorded: {sizes}. Scores are normalised (0 random, 1 near-optimal), intervals 95% over seeds and not "
+            "corrected for their number; every column is explained in `docs/csv_columns.md` under `comparison.csv`.\n\n"
+            + self.by_preset(name)
+        )
+        if "scaled" in there:
+            word, why = verdict(self.published.loc[name], self.outcome_of(name))
+            text += f"\n\nPublished: {self.published.loc[name].claim}. Agrees on `scaled`: **{word}** ({why})."
+        if double := self.double(name):
+            options, (word, why), seeds = double
+            text += (
+                f"\n\nThe published version changed more. As published, with `{options}` (`scaled`, "
+                f"{seeds}): agrees **{word}** ({why})."
+            )
+        if name == BASELINE and (SEQUENTIAL / "runs.csv").exists():
+            text += f"\n\n{self.update_order()}"
+        return f"{text}\n\n{cost(name)}"
+
+    def update_order(self) -> str:
+        """How the published order of actor updates stops beside the joint one, same seed and rates."""
+        runs, joint = load_study(SEQUENTIAL).runs, self.runs["scaled"]
+        both = runs.merge(joint[joint["experiment"] == BASELINE], on=KEY, suffixes=("", "_joint"))
+        fast = both[both["actor_lr"] >= 0.01]
+        stops, shift = fast["stopping_episode"], fast["stopping_episode"] - fast["stopping_episode_joint"]
+        return (
+            "With the published order of actor updates, `--actor-update sequential` (`scaled`, seed "
+            f"{', '.join(map(str, sorted(runs['seed'].unique())))}, the first {runs['total_episodes'].max()} "
+            f"episodes), {of(stops.notna().sum(), len(fast))} runs with actor learning rates from 0.01 stop, at "
+            f"episode {stops.min():.0f} to {stops.max():.0f}: {shift.median():+.0f} episodes in the median against the "
+            f"joint runs of the same seed and rates ({shift.min():+.0f} to {shift.max():+.0f})."
+        )
+
+    def outcome_of(self, name: str) -> Outcome:
+        """The single change on `scaled`."""
+        runs = self.runs["scaled"]
+        return outcome(name, *(runs[runs["experiment"] == which] for which in (name, BASELINE)))
+
+    def double(self, name: str) -> tuple[str, tuple[str, str], str] | None:
+        """Options of the published double change, its verdict and its seeds; None where it is not recorded."""
+        if not (DOUBLES / name / "runs.csv").exists():
+            return None
+        runs, base = load_study(DOUBLES / name).runs, self.runs["scaled"]
+        found = outcome(name, runs, base[base["experiment"] == BASELINE])
+        changed = second_change(DOUBLES / name, ROOT / "results" / "scaled" / name)
+        seeds = sorted(runs["seed"].unique())
+        text = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        return options(changed), verdict(self.published.loc[name], found), text
+
+    def by_preset(self, name: str) -> str:
+        """The experiment's figures on every preset, the baseline's beside them."""
+        rows = []
+        for preset, table in self.compared.items():
+            if name not in table.index:
+                continue
+            for label in dict.fromkeys((name, BASELINE)):
+                row = table.loc[label]
+                paired = label != BASELINE
+                rows.append(
+                    [
+                        f"`{preset}`", label.replace("_", " "), of(row.runs_never_stopping, row.runs),
+                        f"{number(row.dead_agents_share, '.0%')}, episode {number(row.median_death_episode, '.0f')}",
+                        f"{number(row.frozen_agents_share, '.0%')}, episode {number(row.median_freeze_episode, '.0f')}",
+                        number(row.median_final_saturation, ".0%"),
+                        number(row.median_final_wrong_side_saturation, ".0%"),
+                        number(row.untrained_score, ".2f"), interval(row, "median_score", ".2f"),
+                        number(row.best_score, ".2f"), of(row.improved_runs, row.runs),
+                        of(row.runs_better_than_untrained_baseline, row.paired_runs) if paired else "",
+                        of(row.runs_better_than_baseline, row.paired_runs) if paired else "",
+                        f"{row.cells_better_than_baseline} / {row.cells_worse_than_baseline}" if paired else "",
+                        interval(row, "paired_score_difference") if paired else "",
+                    ]
+                )  # fmt: skip
+        header = ["preset", "experiment", "runs that never stop", "agents whose gradient died, median episode"]
+        header += ["agents whose weights froze, median episode", "final saturation", "… on the wrong side"]
+        header += ["score untrained", "score, mean over seeds of the median", "best score"]
+        header += ["runs better than their own untrained policy", "… than the baseline's untrained policy"]
+        header += ["runs better than the baseline's", "pairs of rates shown better / worse"]
+        return markdown([*header, "mean score above the baseline's"], rows)
+
+    def one_line(self, name: str) -> str:
+        """What the experiment shows, by rule: how often runs never stop, the score, and that beside the baseline's."""
+        there = {preset: table for preset, table in self.compared.items() if name in table.index}
+        if not there:
+            return "not recorded yet"
+        never = ", ".join(
+            f"{of(table.loc[name].runs_never_stopping, table.loc[name].runs)} on `{preset}`"
+            for preset, table in there.items()
+        )
+        parts = []
+        for preset, table in there.items():
+            row = table.loc[name]
+            text = f"{interval(row, 'median_score', '.2f')} on `{preset}` (untrained "
+            text += number(row.untrained_score, ".2f")
+            parts.append(text + (")" if name == BASELINE else f"; against the baseline: {effect(row)})"))
+        base = "" if name == BASELINE else f" (baseline {', '.join(_never(table) for table in there.values())})"
+        return f"Never stops: {never}{base}. Median score: {'; '.join(parts)}."
+
+    def overview(self) -> str:
+        """The experiments' table of the main page."""
+        rows = []
+        for name in self.names:
+            word = "–"
+            if name in self.compared["scaled"].index:
+                word = verdict(self.published.loc[name], self.outcome_of(name))[0]
+            if double := self.double(name):
+                word += f"; as published, with `{double[0]}`: {double[1][0]}"
+            link = f"[{name}](experiments/{name}/README.md)"
+            rows.append([link, self.one_line(name), self.published.loc[name].claim, word])
+        header = ["experiment", "found here", "published claim", "agrees (`scaled`)"]
+        return f"{markdown(header, rows)}\n\n{self.largest()}\n\n{self.rules()}"
+
+    def largest(self) -> str:
+        """Per preset the largest mean gain and the best pair of rates."""
+        gains = []
+        for preset, table in self.compared.items():
+            others = table.drop(index=BASELINE)
+            if others.empty:
+                continue
+            best = others.loc[others.paired_score_difference.astype(float).idxmax()]
+            below = ", still below random" if best.median_score_high < 0 else ""
+            gains.append(
+                f"`{preset}`: {best.name}, {interval(best, 'paired_score_difference')} (its median score: "
+                f"{interval(best, 'median_score', '.2f')}{below}); best pair of rates, chosen afterwards: "
+                f"{self.top_pair(preset)}"
+            )
+        return f"**Largest mean gain over the baseline, and largest score.** {'. '.join(gains)}."
+
+    def rules(self) -> str:
+        """How “agrees” is decided, and how many intervals stand in the table."""
+        tested = sum(len(table) - 1 for table in self.compared.values())
+        return (
+            f"“Agrees” compares with the published figures: pairs that never stop within {NEAR} of {CELLS}, pairs that "
+            f"do better a minority, a majority or (within {NEAR}) half as there, a ratio within a factor of "
+            f"{FACTOR:.0f}, “too slow” when above {TOO_SLOW:g} times the baseline's time. "
+            "Some published versions changed two things; where that is recorded, too, both verdicts are given. "
+            "“Higher” and “lower” mean that the whole interval is on that side of 0; these are "
+            f"{tested} intervals of three seeds each, not corrected for their number: about {0.025 * tested:.1f} "
+            "“higher” would be expected by chance. A score is good when it is near 1, and useless below that of the "
+            "untrained policy, however much higher than the baseline's."
+        )
+
+    def top_pair(self, preset: str) -> str:
+        """The experiment and pair of rates with the highest mean score over seeds, that mean and the range."""
+        scores = self.runs[preset].groupby(["experiment", "actor_lr", "critic_lr"])["normalised_score"]
+        name, actor, critic = scores.mean().idxmax()
+        own = scores.get_group((name, actor, critic))
+        rates = f"actor 1e{math.log10(actor):.0f}, critic 1e{math.log10(critic):.0f}"
+        return f"{name}, {own.mean():.2f} ({own.min():.2f} to {own.max():.2f}; {rates})"
 
 
 def effect(row: pd.Series) -> str:
@@ -107,126 +239,45 @@ def effect(row: pd.Series) -> str:
     return f"{word}, {interval(row, 'paired_score_difference')}"
 
 
-def verdicts(name: str, published: pd.Series, table: pd.DataFrame) -> tuple[str, str]:
-    """Whether `scaled` agrees with the published figures: yes, partly or no, and why."""
-    row = table.loc[name]
-    claims = []
-    if pd.notna(published.cells_never_stopping):
-        there, here = published.cells_never_stopping, CELLS * row.runs_never_stopping / row.runs
-        text = f"{there:.0f} of {CELLS} pairs never stopped there, {here:.1f} of {CELLS} here (mean over seeds)"
-        claims.append((abs(here - there) <= NEAR, text))
-    if pd.notna(published.cells_better_than_baseline):
-        there, here = published.cells_better_than_baseline, CELLS * row.runs_better_than_baseline / row.paired_runs
-        text = (
-            f"{there:.0f} of {CELLS} pairs had a better mean return than the baseline's there, {here:.1f} of {CELLS} a "
-            "better final evaluation here (mean over seeds)"
-        )
-        claims.append(((here > CELLS / 2) == (there > CELLS / 2), text))
-    if pd.notna(published.largest_preactivation_over_baseline):
-        there, here = published.largest_preactivation_over_baseline, explosion(name)
-        text = (
-            f"the largest pre-activation was {there:.0f} times the baseline's there, {here:.2g} times here (over seeds)"
-        )
-        claims += [(here > 1, text), (there / FACTOR <= here <= there * FACTOR, "")]
-    if not claims:
-        return "nothing to compare", "no outcome was published"
-    agree = sum(same for same, _ in claims)
-    word = "yes" if agree == len(claims) else ("partly" if agree else "no")
-    return word, "; ".join(text for _, text in claims if text)
-
-
-def top_pair(preset: str, compared: pd.DataFrame) -> str:
-    """The experiment and pair of rates with the highest mean score over seeds, that mean and the range."""
-    best = None
-    for name in compared.index:
-        runs = pd.read_csv(ROOT / "results" / preset / name / "runs.csv")
-        for (actor, critic), scores in runs.groupby(["actor_lr", "critic_lr"]).normalised_score:
-            if best is None or scores.mean() > best[0].mean():
-                best = (scores, name, f"actor 1e{math.log10(actor):.0f}, critic 1e{math.log10(critic):.0f}")
-    scores, name, rates = best
-    return f"{name}, {scores.mean():.2f} ({scores.min():.2f} to {scores.max():.2f}; {rates})"
-
-
-def explosion(name: str) -> float:
-    """Largest pre-activation of the whole grid on `scaled` over the baseline's, mean over seeds."""
-    own, base = (
-        pd.read_csv(ROOT / "results" / "scaled" / folder / "runs.csv").groupby("seed").largest_abs_preactivation.max()
-        for folder in (name, BASELINE)
-    )
-    return float((own / base).mean())
+def options(changed: dict[str, Any]) -> str:
+    """Fields of a configuration as they are said on the command line."""
+    texts = {k: " ".join(map(str, v)) if isinstance(v, list) else f"{v:g}" for k, v in changed.items()}
+    return " ".join(f"--{key.replace('_', '-')} {text}" for key, text in texts.items())
 
 
 def cost(name: str) -> str:
     """Time per episode beside the baseline's, from the benchmark's file."""
     rows = pd.read_csv(ROOT / "benchmarks" / "results" / "experiments_cpu.csv").set_index("experiment")
     if name not in rows.index:
-        return "Cost: not measured yet (`benchmarks/bench_experiments.py`)."
-    row = rows.loc[name]
+        return "Cost: not measured yet (`benchmarks/bench_experiments.py` of the repository)."
+    row, source = rows.loc[name], "`benchmarks/bench_experiments.py` of the repository"
     taken = f"Cost: {row.seconds_per_episode:.2f} s per episode of {row.runs} runs on {row.threads} CPU threads"
     if name == BASELINE:
-        return f"{taken} (`benchmarks/bench_experiments.py`)."
+        return f"{taken} ({source})."
     if abs(row.ratio - 1) <= SAME_COST:
-        return f"{taken}, no measurable difference from the baseline's (`benchmarks/bench_experiments.py`)."
+        return f"{taken}, no measurable difference from the baseline's ({source})."
     return (
         f"Cost: {row.ratio:.1f} × the baseline's time per episode ({row.seconds_per_episode:.2f} s against "
-        f"{row.baseline_seconds_per_episode:.2f} s for {row.runs} runs on {row.threads} CPU threads, "
-        "`benchmarks/bench_experiments.py`)."
-    )
-
-
-def page(name: str, compared: dict[str, pd.DataFrame], published: pd.DataFrame) -> str:
-    """The found part of one experiment's page."""
-    there = [preset for preset in PRESETS if name in compared[preset].index]
-    if not there:
-        return f"No results are recorded yet.\n\n{cost(name)}"
-    seeds = int(compared[there[0]].loc[name].seeds)
-    text = (
-        f"Recorded: {', '.join(f'`{p}`' for p in there)}, 16 learning-rate pairs × {seeds} seeds each. Scores are "
-        "normalised (0 random, 1 near-optimal), intervals 95% over seeds; every column is explained in "
-        "`docs/csv_columns.md` under `comparison.csv`.\n\n" + by_preset(name, compared)
-    )
-    if "scaled" in there:
-        word, why = verdicts(name, published.loc[name], compared["scaled"])
-        text += f"\n\nPublished: {published.loc[name].claim}. Agrees on `scaled`: **{word}** ({why})."
-    return f"{text}\n\n{cost(name)}"
-
-
-def overview(names: list[str], compared: dict[str, pd.DataFrame], published: pd.DataFrame) -> str:
-    """The experiments' table of the main page."""
-    rows = []
-    for name in names:
-        found = one_line(name, compared)
-        word = verdicts(name, published.loc[name], compared["scaled"])[0] if name in compared["scaled"].index else "–"
-        rows.append([f"[{name}](experiments/{name}/README.md)", found, published.loc[name].claim, word])
-    gains = []
-    for preset, table in compared.items():
-        others = table.drop(index=BASELINE)
-        if not others.empty:
-            best = others.paired_score_difference.astype(float).idxmax()
-            mean = f"{best}, {interval(others.loc[best], 'paired_score_difference')} above the baseline"
-            gains.append(
-                f"`{preset}`: on average over the grid {mean}; at one pair of rates {top_pair(preset, others)}"
-            )
-    most = f"**Largest scores.** {'. '.join(gains)}." if gains else ""
-    rule = (
-        f"“Agrees” compares counts of learning-rate pairs with the published ones: never stopping within {NEAR} of "
-        f"{CELLS}, better than the baseline in the same majority, a ratio within a factor of {FACTOR:.0f}."
-    )
-    return (
-        markdown(["experiment", "found here", "published claim", "agrees (`scaled`)"], rows) + f"\n\n{most}\n\n{rule}"
+        f"{row.baseline_seconds_per_episode:.2f} s for {row.runs} runs on {row.threads} CPU threads, {source})."
     )
 
 
 def main() -> None:
     """Write all pages, or check them."""
-    names = sorted((p.name for p in (ROOT / "experiments").iterdir() if p.is_dir()), key=lambda n: (n != BASELINE, n))
-    published = pd.read_csv(ROOT / "paper" / "data" / "published_outcomes.csv").set_index("experiment")
-    published = published.reindex(published.index.union(names)).fillna({"claim": "none"})
-    compared = tables()
-    texts = {ROOT / "experiments" / name / "README.md": page(name, compared, published) for name in names}
-    texts[ROOT / "README.md"] = overview(names, compared, published)
-    texts = {path: filled(path, BEGIN, END, text) for path, text in texts.items()}
-    write_or_check(texts, "--check" in sys.argv[1:])
+    said = arguments(__doc__)
+    names = sorted(experiment_names(), key=lambda name: (name != BASELINE, name))
+    for name in names:
+        if not (ROOT / "experiments" / name / "README.md").exists():
+            raise SystemExit(f"experiments/{name}/README.md: no such file; copy a neighbour's and rewrite it")
+    try:
+        texts = Pages(names).texts()
+    except ResultsError as problem:
+        raise SystemExit(f"error: {problem}") from None
+    write_or_check({path: filled(path, BEGIN, END, text) for path, text in texts.items()}, said.check)
+
+
+def _never(table: pd.DataFrame) -> str:
+    return str(table.loc[BASELINE].runs_never_stopping)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def arguments(text: str, results: Path | None = None) -> argparse.Namespace:
+    """The command line of a script that writes pages: --check and, if it has a default, a folder of results."""
+    usage = text.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=usage, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is out of date")
+    if results:
+        parser.add_argument("results", nargs="?", type=Path, default=results, help="folder of the studies (results/)")
+    return parser.parse_args()
+
+
+def experiment_names() -> list[str]:
+    """Folders of experiments, by name."""
+    folders = (ROOT / "experiments").iterdir()
+    return sorted(path.name for path in folders if (path / f"run_{path.name}_experiment.py").exists())
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -52,14 +52,18 @@ class StudyFiles:
         return self._read(schema.SATURATION)
 
     @cached_property
+    def policies(self) -> pd.DataFrame:
+        return self._read(schema.REFERENCE_POLICIES)
+
+    @cached_property
     def references(self) -> pd.DataFrame:
         """Returns of the reference policies, a row per seed and a column per policy."""
-        return self._read(schema.REFERENCE_POLICIES).pivot(index="seed", columns="policy", values="evaluation_return")
+        return self.policies.pivot(index="seed", columns="policy", values="evaluation_return")
 
     @cached_property
     def constant_shares(self) -> pd.Series:
         """The best constant share of compute, by seed."""
-        rows = self._read(schema.REFERENCE_POLICIES)
+        rows = self.policies
         return rows.loc[rows["policy"] == "constant"].set_index("seed")["alpha"]
 
     @cached_property
@@ -67,6 +71,11 @@ class StudyFiles:
         """Rows of evaluations.csv with the normalised score."""
         rows = self._read(schema.EVALUATIONS)
         return rows.assign(score=self.normalised(rows["seed"], rows["evaluation_return"]))
+
+    @cached_property
+    def training_returns(self) -> pd.Series:
+        """Mean training return of each run, the published measure of merit, by run."""
+        return self._read(schema.REWARDS).groupby(KEY)["training_return"].mean()
 
     @cached_property
     def constant_scores(self) -> pd.Series:
@@ -184,13 +193,19 @@ class Recordings:
 
     def _comparison(self, preset: str) -> pd.DataFrame:
         names = [name for name in (BASELINE, *self.experiments) if (name, preset) in self.studies]
-        frames = [[], []]
+        frames = [[], [], []]
         for name in names:
             study = self.studies[name, preset]
-            frames[0].append(study.runs.assign(experiment=name))
-            frames[1].append(study.agents.assign(experiment=name))
+            for parts, rows in zip(frames, (study.runs, study.agents, study.policies), strict=True):
+                parts.append(rows.assign(experiment=name))
         table = comparison_table(*(pd.concat(parts, ignore_index=True) for parts in frames))
         return table.set_index("experiment").astype(object)
+
+
+def heights(saturation: pd.DataFrame, episode: int) -> pd.Series:
+    """Largest |z| at an episode, median over runs, by actor learning rate."""
+    rows = saturation[saturation["episode"] == episode]
+    return rows[["z_min", "z_max"]].abs().max(axis=1).groupby(rows["actor_lr"]).median()
 
 
 def pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
@@ -203,6 +218,12 @@ def title(experiment: str) -> str:
     if experiment == BASELINE:
         return "Baseline"
     return (ROOT / "experiments" / experiment / "README.md").read_text().splitlines()[0].removeprefix("# ")
+
+
+def phrase(experiment: str) -> str:
+    """The name within a sentence: small first letter, but for a proper name such as LayerNorm."""
+    name = title(experiment)
+    return name if any(letter.isupper() for letter in name.split()[0][1:]) else name[0].lower() + name[1:]
 
 
 def constants(file: str) -> dict[str, Any]:

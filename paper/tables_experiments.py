@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pandas as pd
 
-from common.comparison_statistics import BASELINE, pair_runs
-from common.config import GRID, StudyConfig
+from common.comparison_statistics import BASELINE
+from common.config import GRID
 from common.schema import DIVERGED
-from paper.make_pages import verdicts
-from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, StudyFiles, pair, title
+from paper.outcomes import Outcome, outcome, second_change, verdict
+from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, pair, title
 from paper.tables_text import (
     MISSING,
     NOT_RECORDED,
@@ -26,7 +23,6 @@ from paper.tables_text import (
 )
 
 HIGHER, LOWER, NO_DIFFERENCE = "higher", "lower", "no difference shown"
-CELLS = len(GRID) ** 2
 WORDS = {"yes": "reproduced", "partly": "partly", "no": "not"}
 
 
@@ -51,10 +47,7 @@ def median_score(row: pd.Series) -> str:
 def comparison(recordings: Recordings, preset: str) -> str:
     """All experiments of one preset beside its baseline."""
     table, rows = recordings.compared[preset], []
-    for name in (BASELINE, *recordings.experiments):
-        if name not in table.index:
-            rows.append([title(name), f"\\multicolumn{{9}}{{c}}{{{NOT_RECORDED}}}"])
-            continue
+    for name in (BASELINE, *recordings.recorded_on(preset)):
         row = table.loc[name]
         rows.append(
             [
@@ -81,10 +74,7 @@ def standstill(recordings: Recordings) -> str:
     rows: list[list[str] | None] = []
     for preset in PRESETS:
         table = recordings.compared[preset]
-        for name in (BASELINE, *recordings.experiments):
-            if name not in table.index:
-                rows.append([code(preset), title(name), f"\\multicolumn{{6}}{{c}}{{{NOT_RECORDED}}}"])
-                continue
+        for name in (BASELINE, *recordings.recorded_on(preset)):
             row, ends = table.loc[name], recordings.studies[name, preset].ends
             dead = ends["kind"].dropna()
             counts = [int((dead == kind).sum()) for kind in (DERIVATIVE, FLAT)]
@@ -107,14 +97,12 @@ def standstill(recordings: Recordings) -> str:
 
 def cell_table(recordings: Recordings, preset: str, what: str) -> str:
     """Per pair of learning rates: mean score, or number of seeds that never stop, of every experiment."""
-    names = [BASELINE, *recordings.experiments]
+    names = [BASELINE, *recordings.recorded_on(preset)]
     rows: list[list[str] | None] = []
     for actor_lr in GRID:
         for critic_lr in GRID:
-            texts = []
-            for name in names:
-                study = recordings.studies.get((name, preset))
-                texts.append(MISSING if study is None else _cell(pair(study.runs, actor_lr, critic_lr), what))
+            runs = [pair(recordings.studies[name, preset].runs, actor_lr, critic_lr) for name in names]
+            texts = [_cell(own, what) for own in runs]
             rows.append([rate(actor_lr), rate(critic_lr), *texts])
         rows.append(None)
     turned = " & ".join(f"\\rotatebox{{60}}{{{title(name)}}}" for name in names)
@@ -126,30 +114,43 @@ def outcomes(recordings: Recordings) -> str:
     rows = []
     for name in (BASELINE, *recordings.experiments):
         there = recordings.outcomes.loc[name] if name in recordings.outcomes.index else None
-        columns = [[], []]
-        for place, what in enumerate(("cells_never_stopping", "cells_better_than_baseline")):
-            columns[place].append(MISSING if there is None else number(there[what], ".0f"))
-        single, double = _single(recordings, name), _double(recordings, name)
-        for place in range(2):
-            columns[place] += [single[place], double[place]]
-        words = (_second_change(recordings, name), agreement(recordings, name))
-        rows.append([title(name), *columns[0], *columns[1], *words])
+        found = [single(recordings, name), double(recordings, name)]
+        columns = []
+        for what, field in (("cells_never_stopping", "never"), ("cells_better_than_baseline", "better")):
+            columns.append(MISSING if there is None else number(there[what], ".0f"))
+            for one, form in zip(found, (".1f", ".0f"), strict=True):
+                columns.append(MISSING if one is None else number(getattr(one, field), form))
+        words = [WORDS.get(verdict(there, x)[0], MISSING) if there is not None and x else MISSING for x in found]
+        rows.append([title(name), *columns, _second_change(recordings, name), *words])
     header = [
-        " & \\multicolumn{3}{c}{pairs that never stop} & \\multicolumn{3}{c}{better than baseline} & second & ",
-        "\\cmidrule(lr){2-4}\\cmidrule(lr){5-7}",
-        "experiment & publ. & single & double & publ. & single & double & change & verdict",
+        " & \\multicolumn{3}{c}{pairs that never stop} & \\multicolumn{3}{c}{better than baseline} & second & "
+        "\\multicolumn{2}{c}{verdict}",
+        "\\cmidrule(lr){2-4}\\cmidrule(lr){5-7}\\cmidrule(l){9-10}",
+        "experiment & publ. & single & double & publ. & single & double & change & single & double",
     ]
-    return tabular("@{}lrrrrrrll@{}", header, rows)
+    return tabular("@{}lrrrrrrlll@{}", header, rows)
+
+
+def single(recordings: Recordings, name: str) -> Outcome | None:
+    """Outcome of the single change on `scaled`, None where it is not recorded."""
+    study = recordings.studies.get((name, "scaled"))
+    return None if study is None else outcome(name, study.runs, recordings.baselines["scaled"].runs)
+
+
+def double(recordings: Recordings, name: str) -> Outcome | None:
+    """Outcome of the published double change on `scaled`, None where it is not recorded."""
+    study = recordings.doubles.get(name)
+    return None if study is None else outcome(name, study.runs, recordings.baselines["scaled"].runs)
 
 
 def agreement(recordings: Recordings, name: str) -> str:
     """Whether the single change on `scaled` agrees with the published outcome: reproduced, partly, not, or open."""
-    if name not in recordings.compared["scaled"].index:
+    found = single(recordings, name)
+    if found is None:
         return NOT_RECORDED
     if name not in recordings.outcomes.index:
         return "no claim"
-    word, _ = verdicts(name, recordings.outcomes.loc[name], recordings.compared["scaled"])
-    return WORDS.get(word, "no claim")
+    return WORDS.get(verdict(recordings.outcomes.loc[name], found)[0], "no claim")
 
 
 def sequential(recordings: Recordings) -> str:
@@ -204,35 +205,10 @@ def _never(runs: pd.DataFrame) -> pd.Series:
     return runs["stopping_episode"].isna() & (runs["status"] != DIVERGED)
 
 
-def _single(recordings: Recordings, name: str) -> tuple[str, str]:
-    table = recordings.compared["scaled"]
-    if name not in table.index:
-        return MISSING, MISSING
-    row = table.loc[name]
-    better = MISSING if name == BASELINE else number(CELLS * row.runs_better_than_baseline / row.paired_runs, ".1f")
-    return number(CELLS * row.runs_never_stopping / row.runs, ".1f"), better
-
-
-def _double(recordings: Recordings, name: str) -> tuple[str, str]:
-    study = recordings.doubles.get(name)
-    if study is None:
-        return MISSING, MISSING
-    pairs = pair_runs(study.runs, recordings.baselines["scaled"].runs)
-    never = _never(study.runs).mean()
-    return number(CELLS * never, ".0f"), number(CELLS * (pairs["difference"] > 0).mean(), ".0f")
-
-
 def _second_change(recordings: Recordings, name: str) -> str:
     """What the double change changes beside the single one, from the two configurations."""
-    study = recordings.doubles.get(name)
-    if study is None:
+    study, other = recordings.doubles.get(name), recordings.studies.get((name, "scaled"))
+    if study is None or other is None:
         return MISSING
-    defaults = StudyConfig().result_fields()
-    two = [_configuration(s) for s in (study, recordings.studies.get((name, "scaled"))) if s is not None]
-    one, other = {**defaults, **two[0]}, {**defaults, **two[-1]}
-    changed = [key for key in one if one[key] != other[key] and key not in ("episodes", "results_dir")]
-    return listed([f"{code(key)} {one[key]}" for key in changed], MISSING)
-
-
-def _configuration(study: StudyFiles) -> dict[str, Any]:
-    return json.loads((study.folder / "study.json").read_text())["configuration"]
+    changed = second_change(study.folder, other.folder)
+    return listed([f"{code(key)} {value}" for key, value in changed.items()], MISSING)

@@ -7,9 +7,36 @@ from typing import Any
 import pandas as pd
 
 from common.comparison_statistics import BASELINE
-from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, title
+from paper.tables_data import (
+    BOTH,
+    DERIVATIVE,
+    FAST,
+    FLAT,
+    NEITHER,
+    PRESETS,
+    Recordings,
+    StudyFiles,
+    heights,
+    phrase,
+)
 from paper.tables_experiments import HIGHER, LOWER, NO_DIFFERENCE, agreement, difference, effect, median_score
-from paper.tables_text import NOT_RECORDED, Numbers, camel, code, listed, number, of, rate, share, span
+from paper.tables_text import (
+    NOT_RECORDED,
+    RATE_WORDS,
+    Numbers,
+    camel,
+    code,
+    listed,
+    number,
+    of,
+    power,
+    rate,
+    share,
+    span,
+)
+
+SAME_START = 0.1  # scores of untrained policies that differ by more are named
+HIGH_SCORE = 0.9  # from here on the text calls a run near-optimal
 
 
 def numbers(recordings: Recordings, macros: Numbers) -> None:
@@ -33,12 +60,13 @@ def sentence(recordings: Recordings, name: str) -> str:
         if name not in table.index:
             continue
         row, base = table.loc[name], table.loc[BASELINE]
+        start, plain = row.untrained_score, base.untrained_score
+        moved = abs(start - plain) > SAME_START
+        other = f", which starts at {number(start)} instead of {number(plain)}" if moved else ""
         parts.append(
             f"On {code(preset)} {of(row.runs_never_stopping, row.runs)} runs never stop (baseline: "
-            f"{base.runs_never_stopping}); the paired score difference is {difference(row)}, {effect(row)}; "
-            f"{row.improved_runs} runs end better than their own untrained policy (baseline: {base.improved_runs}), "
-            f"whose median score is {number(recordings.studies[name, preset].untrained.median())} (baseline: "
-            f"{number(recordings.baselines[preset].untrained.median())})."
+            f"{base.runs_never_stopping}), and the score is {difference(row)} above the baseline's: {effect(row)}; "
+            f"{row.improved_runs} runs beat their untrained policy{other} (baseline: {base.improved_runs})."
         )
     return " ".join(parts) if parts else "No results are recorded yet."
 
@@ -63,11 +91,31 @@ def _experiment_numbers(recordings: Recordings, macros: Numbers, name: str, pres
     macros.add(f"TopScore{end}", scores)
     slow = None if study is None else study.ends[study.ends["actor_lr"] < FAST]
     kinds = None if study is None else study.ends["kind"]
-    for what, kind in (("FirstDeath", DERIVATIVE), ("SecondDeath", FLAT)):
-        count = NOT_RECORDED if kinds is None else of(int((kinds == kind).sum()), int(kinds.notna().sum()))
+    for what, kind in (("FirstDeath", (DERIVATIVE,)), ("SecondDeath", (FLAT,)), ("OtherDeath", (BOTH, NEITHER))):
+        count = NOT_RECORDED if kinds is None else of(int(kinds.isin(kind).sum()), int(kinds.notna().sum()))
         macros.add(what + end, count)
+    _mechanism_numbers(study, macros, end)
+    returns = [s.training_returns for s in (study, recordings.baselines[preset]) if s is not None]
+    better = NOT_RECORDED if study is None else of(int((returns[0] > returns[1]).sum()), len(returns[0]))
+    macros.add(f"BetterTraining{end}", better)
     macros.add(f"SlowStopped{end}", NOT_RECORDED if slow is None else _stopped(slow))
     macros.add(f"SlowFlat{end}", NOT_RECORDED if slow is None else of(int(slow["last_flat"].sum()), len(slow)))
+
+
+def _mechanism_numbers(study: StudyFiles | None, macros: Numbers, end: str) -> None:
+    """The first jump of z, the critic's first layer while it is flat, and how saturated the runs are that learn."""
+    for lr in (1e-2, 1e-1):
+        height = NOT_RECORDED if study is None else power(heights(study.saturation, 10)[lr])
+        macros.add(f"HeightTen{RATE_WORDS[lr]}{end}", height)
+    flat = None if study is None else study.norms.loc[study.norms["mean_abs_dq_da"] == 0, "critic_fc1"]
+    macros.add(f"FlatFirstLayer{end}", NOT_RECORDED if flat is None else share((flat == 0).mean()))
+    saturated = [] if study is None else [study.runs["final_saturation_ratio"]]
+    chosen = {"Improved": study.improved, "High": study.runs["normalised_score"] > HIGH_SCORE} if study else {}
+    for label in ("Improved", "High"):
+        values = saturated[0][chosen[label]] if chosen else None
+        macros.add(f"Saturation{label}{end}", NOT_RECORDED if values is None else span(values, ".0%"))
+        macros.add(f"MedianSaturation{label}{end}", NOT_RECORDED if values is None else share(values.median()))
+        macros.add(f"{label}Count{end}", NOT_RECORDED if values is None else len(values))
 
 
 def top_pair(runs: pd.DataFrame) -> tuple[str, str]:
@@ -86,28 +134,28 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
         words = {name: effect(table.loc[name]) for name in names}
         for word, label in ((HIGHER, "Higher"), (LOWER, "Lower"), (NO_DIFFERENCE, "NoDifference")):
             found = [name for name in names if words[name] == word]
-            macros.add(f"{label}{end}", listed([title(name) for name in found]))
+            macros.add(f"{label}{end}", listed([phrase(name) for name in found]))
             macros.add(f"{label}Count{end}", len(found))
         macros.add(f"Recorded{end}", f"{len(names)} of {len(recordings.experiments)}")
-        missing = [title(name) for name in recordings.experiments if name not in names]
+        missing = [phrase(name) for name in recordings.experiments if name not in names]
         macros.add(f"Missing{end}", listed(missing))
         base = table.loc[BASELINE]
         more = [n for n in names if table.loc[n].runs_never_stopping > base.runs_never_stopping]
-        macros.add(f"NeverMore{end}", listed([title(n) for n in more]))
-        macros.add(f"NeverMoreNotHigher{end}", listed([title(n) for n in more if words[n] != HIGHER]))
+        macros.add(f"NeverMore{end}", listed([phrase(n) for n in more]))
+        macros.add(f"NeverMoreNotHigher{end}", listed([phrase(n) for n in more if words[n] != HIGHER]))
         untrained = recordings.baselines[preset].untrained.median()
         for label, line in (("Random", 0.0), ("Untrained", untrained)):
-            found = [title(n) for n in names if table.loc[n].median_score > line]
+            found = [phrase(n) for n in names if table.loc[n].median_score > line]
             macros.add(f"MedianAbove{label}{end}", listed(found))
         best = max(names, key=lambda n: table.loc[n].paired_score_difference, default=None)
         macros.add(f"LargestDiff{end}", NOT_RECORDED if best is None else difference(table.loc[best]))
-        macros.add(f"LargestDiffName{end}", NOT_RECORDED if best is None else title(best))
+        macros.add(f"LargestDiffName{end}", NOT_RECORDED if best is None else phrase(best))
         improved = max([BASELINE, *names], key=lambda n: table.loc[n].improved_runs)
         macros.add(f"MostImproved{end}", of(table.loc[improved].improved_runs, table.loc[improved].runs))
-        macros.add(f"MostImprovedName{end}", title(improved))
+        macros.add(f"MostImprovedName{end}", phrase(improved))
         for kind, label in ((DERIVATIVE, "First"), (FLAT, "Second")):
             spared = [n for n in names if not (recordings.studies[n, preset].ends["kind"] == kind).any()]
-            macros.add(f"No{label}Death{end}", listed([title(n) for n in spared]))
+            macros.add(f"No{label}Death{end}", listed([phrase(n) for n in spared]))
         intervals += len(names)
         studies = [recordings.studies[name, preset] for name in names]
         above += sum(study.above_constant for study in studies)
@@ -117,6 +165,11 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
     macros.add("IntervalsTested", intervals)
     macros.add("IntervalsByChance", number(0.05 * intervals, ".1f"))
     macros.add("MitigationsAboveConstant", of(above, total))
+    inner = [recordings.studies[name, "interior"] for name in recordings.recorded_on("interior")]
+    count = of(sum(study.above_constant for study in inner), sum(len(study.runs) for study in inner))
+    macros.add("MitigationsAboveConstantInterior", count)
+    published = recordings.outcomes.loc["input_norm", "cells_better_than_baseline"]
+    macros.add("PublishedBetterInputNorm", f"{published:.0f}")
     macros.add("MitigationRuns", total)
     macros.add("OtherSlowFlat", of(flat, dead))
     normed = [study.ends["kind"].dropna() for (name, _), study in recordings.studies.items() if name == "layernorm"]
@@ -148,7 +201,7 @@ def sequential_sentence(recordings: Recordings) -> str:
 
 def doubles_sentence(recordings: Recordings) -> str:
     """Which of the published double changes are repeated."""
-    names = [title(name) for name in recordings.doubles]
+    names = [phrase(name) for name in recordings.doubles]
     return f"Recorded are those of {listed(names)}." if names else "None is recorded yet."
 
 

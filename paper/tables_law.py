@@ -129,7 +129,7 @@ def law(recordings: Recordings, numbers: Numbers) -> dict[str, str]:
             index=["seed", "critic_lr"], columns="episode", values="actor_update_norm", aggfunc="median"
         )
         measured_shrink = float(((updates[window[1]] / updates[window[0]]) ** (1 / (window[1] - window[0]))).median())
-        gaps.append(abs(float(np.median(lag)) - measured.median()))
+        gaps += [abs(float(np.median(lag)) - median) for median in own.groupby("critic_lr")["lag"].median()]
         numbers.add(f"Shrink{word}", number(measured_shrink, ".4f"))
         numbers.add(f"LagPredicted{word}", number(float(np.median(lag)), ".0f"))
         numbers.add(f"LagMeasured{word}", number(measured.median(), ".0f"))

@@ -8,7 +8,19 @@ import pandas as pd
 from common.comparison_statistics import BASELINE, KEY
 from common.config import GRID
 from paper.tables_baseline import POLICIES
-from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, SEEDED, SEEDS, UNSEEDED, Recordings, StudyFiles
+from paper.tables_data import (
+    BOTH,
+    DERIVATIVE,
+    FAST,
+    FLAT,
+    PRESETS,
+    SEEDED,
+    SEEDS,
+    UNSEEDED,
+    Recordings,
+    StudyFiles,
+    heights,
+)
 from paper.tables_law import coin_slope
 from paper.tables_text import RATE_WORDS, Numbers, camel, listed, number, of, power, power_span, rate, share, span
 
@@ -69,23 +81,41 @@ def _death_numbers(
         own = agents.loc[agents["actor_lr"] == lr, "gradient_death_episode"]
         macros.add(f"Death{RATE_WORDS[lr]}", number(own.median(), ".0f"))
         macros.add(f"DeathUpper{RATE_WORDS[lr]}", number(own.quantile(0.95), ".0f"))
-    for lr in (1e-4, 1e-3):
-        lag = agents.loc[agents["actor_lr"] == lr, "lag"]
-        macros.add(f"LagMeasured{RATE_WORDS[lr]}", number(lag.median(), ".0f"))
+    for preset, study in recordings.baselines.items():
+        tenth = heights(study.saturation, 10)
+        for lr in (1e-2, 1e-1):
+            macros.add(f"HeightTen{RATE_WORDS[lr]}{CAPITAL[preset]}", number(tenth[lr], ",.0f"))
     macros.add("FastAgentsDead", of((quick["gradient_death_episode"] < 50).sum(), len(quick)))
     for preset in PRESETS:
         own = slow[slow["preset"] == preset]
         macros.add(f"SlowStoppedBaseline{CAPITAL[preset]}", of(own["stopping_episode"].notna().sum(), len(own)))
     dead = slow[slow["kind"].notna()]
+    second = agents[agents["lag"] >= 0].merge(dead.loc[dead["kind"] == FLAT, [*KEY, "preset"]], on=[*KEY, "preset"])
+    for lr in (1e-4, 1e-3):
+        lag = second.loc[second["actor_lr"] == lr, "lag"]
+        macros.add(f"LagMeasured{RATE_WORDS[lr]}", number(lag.median(), ".0f"))
     stopped = slow[slow["stopping_episode"].notna()]
     macros.add("FastDerivative", of((fast["kind"] == DERIVATIVE).sum(), len(fast)))
     macros.add("FastOther", int((fast["kind"] != DERIVATIVE).sum()))
+    macros.add("FastBoth", int((fast["kind"] == BOTH).sum()))
+    macros.add("FastFlat", int((fast["kind"] == FLAT).sum()))
     macros.add("FastDqDa", power_span(fast.loc[fast["kind"] == DERIVATIVE, "death_dq_da"]))
     macros.add("SlowDead", of(len(dead), len(slow)))
     macros.add("SlowDeadFlat", of((dead["kind"] == FLAT).sum(), len(dead)))
     macros.add("SlowStoppedFlat", of((stopped["kind"] == FLAT).sum(), len(stopped)))
     macros.add("SlowDeadDerivative", power_span(dead["death_derivative"]))
     macros.add("SlowDeadCriticRates", listed([rate(lr) for lr in sorted(dead["critic_lr"].unique())]))
+    slopes = [
+        study.norms.groupby(KEY)["mean_abs_dq_da"].min().rename("slope").reset_index().assign(preset=preset)
+        for preset, study in recordings.baselines.items()
+    ]
+    gone = agents[(agents["actor_lr"] < FAST) & agents["gradient_death_episode"].notna()]
+    gone = gone.merge(pd.concat(slopes), on=[*KEY, "preset"])
+    early = gone[gone["slope"] > 0]
+    macros.add("SlowAgentsDead", len(gone))
+    macros.add("SlowAgentsLiveCritic", of(len(early), len(gone)))
+    macros.add("SlowAgentsLiveRates", listed([rate(lr) for lr in sorted(early["actor_lr"].unique())]))
+    macros.add("SlowAgentsLiveDeath", number(early["gradient_death_episode"].median(), ".0f"))
     norms = pd.concat([study.norms for study in recordings.baselines.values()])
     flat = norms[norms["mean_abs_dq_da"] == 0]
     macros.add("FlatFirstLayerZero", share((flat["critic_fc1"] == 0).mean()))
@@ -112,11 +142,7 @@ def _first_step_numbers(study: StudyFiles, macros: Numbers) -> None:
     for column, name in (("actor_gradient_norm", "FirstGradient"), ("way", "FirstUpdate")):
         macros.add(f"{name}Low", power(by_critic[column].min()))
         macros.add(f"{name}High", number(by_critic[column].max(), ",.0f" if column != "way" else ".0f"))
-    rows = study.saturation.assign(height=study.saturation[["z_min", "z_max"]].abs().max(axis=1))
-    macros.add("HeightFirst", number(rows.loc[rows["episode"] == episode, "height"].median(), ".1f"))
-    tenth = rows[rows["episode"] == 10].groupby("actor_lr")["height"].median()
-    for lr in (1e-2, 1e-1):
-        macros.add(f"HeightTen{RATE_WORDS[lr]}", number(tenth[lr], ",.0f"))
+    macros.add("HeightFirst", number(heights(study.saturation, episode).median(), ".1f"))
 
 
 def _ratio_numbers(recordings: Recordings, macros: Numbers) -> None:
@@ -167,6 +193,9 @@ def _score_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame, 
     never = slow[slow["stopping_episode"].isna()]
     stopped = pd.concat([fast, slow[slow["stopping_episode"].notna()]])
     macros.add("NeverImproved", of(int(never["improved"].sum()), len(never)))
+    for label, rows in (("Never", never), ("Stopped", stopped)):
+        own = rows.loc[rows["preset"] == "scaled", "improved"]
+        macros.add(f"{label}ImprovedScaled", of(int(own.sum()), len(own)))
     macros.add("NeverScore", number(never["normalised_score"].median()))
     macros.add("StoppedImproved", of(int(stopped["improved"].sum()), len(stopped)))
     macros.add("StoppedScore", number(stopped["normalised_score"].median()))
@@ -183,7 +212,7 @@ def _score_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame, 
     episodes = sorted(quick.columns)
     macros.add("DropEpisode", episodes[1])
     macros.add("DropRuns", of((quick[episodes[1]] < quick[0]).sum(), len(quick)))
-    macros.add("DropMedian", number((quick[episodes[1]] - quick[0]).median()))
+    macros.add("DropMedian", number((quick[0] - quick[episodes[1]]).median()))
     later = max(e for e in episodes if quick[e].notna().all())
     macros.add("LaterEpisode", later)
     macros.add("LaterChange", number((quick[later] - quick[episodes[1]]).abs().median()))
@@ -200,6 +229,9 @@ def _side_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame) -
     macros.add("CoinSpread", share(spread))
     inside = (fast["final_wrong_side_saturation"] - 0.5).abs() <= spread
     macros.add("CoinRuns", of(int(inside.sum()), len(fast)))
+    high = fast.loc[(fast["preset"] == "scaled") & (fast["critic_lr"] >= 1e-2), "final_wrong_side_saturation"]
+    macros.add("WrongFastCriticHigh", share(high.mean()))
+    macros.add("WrongFastCriticHighHalf", of(int((high <= 0.5).sum()), len(high)))
     found = []
     for study in recordings.baselines.values():
         rows = study.saturation[study.saturation["actor_lr"] >= FAST]

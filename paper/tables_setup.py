@@ -137,6 +137,7 @@ def numbers(macros: Numbers) -> None:
     macros.add("BenchRatioNaive", number(whole.ratio_to_naive, ",.0f"))
     macros.add("BenchThreads", int(whole.threads))
     one_by_one = rows[(rows["case"] == "sequential") & (rows["runs"] == 16)].iloc[0]
+    macros.add("BenchRatioSequential", f"{one_by_one.ratio_to_batched_loops:.0f}")
     macros.add("BenchSequentialSlower", f"{one_by_one.seconds_per_episode / whole.seconds_per_episode:.0f}")
     measured = pd.read_csv(ROOT / "benchmarks" / "results" / "experiments_cpu.csv").set_index("experiment")
     others = measured["ratio"].drop(["baseline", "large_actor"], errors="ignore")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from common.comparison_statistics import BASELINE
+from common.comparison_statistics import BASELINE, pair_runs
 from common.config import GRID
-from paper.tables_data import DERIVATIVE, FAST, FLAT, SEEDED, UNSEEDED, Recordings, pair
+from paper.tables_data import DERIVATIVE, FAST, FLAT, SEEDED, UNSEEDED, Recordings, heights, pair
 from paper.tables_law import coin_slope, flat_tanh
 
 
@@ -61,7 +61,7 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
     found = [
         ("most fast runs die of the tanh derivative alone", (fast["kind"] == DERIVATIVE).mean() > 0.9),
         (
-            "in the other fast runs the critic's slope is zero, too",
+            "in the other fast runs the critic's slope is zero",
             (fast.loc[fast["kind"] != DERIVATIVE, "death_dq_da"] == 0).all(),
         ),
         ("every slow run that died or stopped died of a flat critic", (dead["kind"] == FLAT).all()),
@@ -102,10 +102,15 @@ def _input_norm(r: Recordings) -> list[tuple[str, bool]]:
     found = []
     if inner is not None:
         scores = inner.runs.groupby(["actor_lr", "critic_lr"])["normalised_score"].mean()
+        better, gains = inner.runs[inner.improved], _gains(r, "input_norm", "interior")
         learning = scores[scores > inner.constant_scores.min() * 0.9].reset_index()
         found = [
-            ("with normalised inputs a pair on interior learns, and only at small actor rates",
-             len(learning) > 0 and (learning["actor_lr"] < FAST).all()),
+            ("with normalised inputs a pair on interior learns", len(learning) > 0),
+            ("and runs there improve at the smallest actor rate only",
+             set(better["actor_lr"]) == {min(GRID)}),
+            ("up to 1e-2 its score there is above the baseline's", gains.loc[:FAST].min() > 0.1),
+            ("the first jump of full normalisation is as short, and nothing improves there", _short_jump(r)),
+            ("runs that improve there are not saturated", better["final_saturation_ratio"].max() < 0.1),
             ("some of its runs beat the best constant", inner.above_constant > 0),
             ("its median stays below random", inner.runs["normalised_score"].median() < 0),
         ]  # fmt: skip
@@ -114,10 +119,32 @@ def _input_norm(r: Recordings) -> list[tuple[str, bool]]:
         found.append(("normalised inputs move the score on scaled most", best == "input_norm"))
     return [
         *found,
-        ("with normalised inputs outputs on scaled still saturate", row.median_final_saturation > 0.75),
-        ("but on the side that pays", row.median_final_wrong_side_saturation < 0.3),
+        ("with normalised inputs the median run on scaled still saturates", row.median_final_saturation > 0.75),
+        ("mostly on the side that pays", row.median_final_wrong_side_saturation < 0.3),
+        (
+            "there a flat critic's first layer is alive",
+            (study.norms.loc[study.norms["mean_abs_dq_da"] == 0, "critic_fc1"] > 0).all(),
+        ),
+        (
+            "and critics are flat at the smallest rates",
+            (study.norms.loc[study.norms["mean_abs_dq_da"] == 0, "critic_lr"] < FAST).all(),
+        ),
         ("and some runs die the first death", (study.ends["kind"] == DERIVATIVE).any()),
     ]
+
+
+def _gains(r: Recordings, name: str, preset: str) -> pd.Series:
+    """Mean paired score difference to the baseline by actor rate."""
+    pairs = pair_runs(r.studies[name, preset].runs, r.baselines[preset].runs)
+    return pairs.groupby("actor_lr")["difference"].mean()
+
+
+def _short_jump(r: Recordings) -> bool:
+    full, plain = r.studies.get(("fullnorm", "interior")), r.studies["input_norm", "interior"]
+    if full is None:
+        return True
+    fast = [heights(study.saturation, 10).loc[FAST:] for study in (full, plain)]
+    return bool((fast[0] <= fast[1]).all()) and not full.improved.any()
 
 
 def _ratios(r: Recordings) -> list[tuple[str, bool]]:

@@ -13,9 +13,9 @@ import pandas as pd
 
 from common.comparison_statistics import BASELINE, KEY
 from common.config import GRID
-from paper.make_pages import FACTOR, NEAR, explosion
+from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW
 from paper.tables_data import FAST, SEEDED, UNSEEDED, Recordings
-from paper.tables_experiments import CELLS, HIGHER, agreement, difference, effect
+from paper.tables_experiments import HIGHER, agreement, difference, effect, single
 from paper.tables_text import NOT_RECORDED, Numbers, camel, code, number, of, power, power_span, share, span, tabular
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not"
@@ -126,26 +126,32 @@ def large_actor(r: Recordings) -> Verdict:
 def linear(r: Recordings) -> Verdict:
     """Reproduced: the largest |z| is above the baseline's by the published ratio, to within FACTOR. Partly: above."""
     claim, there = "linear hidden layers make the explosion worse", r.claims.loc["linear_preactivation", "low"]
-    if ("linear_activation", "scaled") not in r.studies:
+    found = single(r, "linear_activation")
+    if found is None:
         return Verdict("Linear", claim, f"{there:.0f} times", NOT_RECORDED, NOT_RECORDED)
-    here = explosion("linear_activation")
+    here = found.largest
     word = REPRODUCED if there / FACTOR <= here <= there * FACTOR else PARTLY if here > 1 else NOT
     return Verdict("Linear", claim, f"{there:.0f} times", f"{number(here, '.1f')} times (mean over seeds)", word)
 
 
 def outcome(r: Recordings, name: str, claim: str) -> Verdict:
-    """As the experiment's page says it: never-stopping pairs to within NEAR, and on the same side of half better."""
-    theirs = r.outcomes.loc[name]
+    """As the experiment's page says it (paper/outcomes.py)."""
+    theirs, here = r.outcomes.loc[name], single(r, name)
     parts = [(theirs["cells_never_stopping"], "never stop"), (theirs["cells_better_than_baseline"], "better")]
-    published = ", ".join(f"{value:.0f} of {CELLS} {what}" for value, what in parts if pd.notna(value)) or "cancelled"
-    if name not in r.compared["scaled"].index:
+    published = ", ".join(f"{value:.0f} of {CELLS} {what}" for value, what in parts if pd.notna(value))
+    if here is None:
         return Verdict(camel(name), claim, published, NOT_RECORDED, NOT_RECORDED)
-    row = r.compared["scaled"].loc[name]
-    never, better = (
-        CELLS * row.runs_never_stopping / row.runs, CELLS * row.runs_better_than_baseline / row.paired_runs,
-    )  # fmt: skip
-    here = f"{number(never, '.1f')} of {CELLS} never stop, {number(better, '.1f')} better ({code('scaled')})"
-    return Verdict(camel(name), claim, published, here, agreement(r, name))
+    text = f"{number(here.never, '.1f')} of {CELLS} never stop, {number(here.better, '.1f')} better ({code('scaled')})"
+    return Verdict(camel(name), claim, published, text, agreement(r, name))
+
+
+def too_slow(r: Recordings) -> Verdict:
+    """Reproduced: full normalisation costs more than TOO_SLOW times the baseline."""
+    claim, found = "full normalisation is too slow to run", single(r, "fullnorm")
+    if found is None or pd.isna(found.cost):
+        return Verdict("Fullnorm", claim, "cancelled", NOT_RECORDED, NOT_RECORDED)
+    text = f"{number(found.cost)} times the baseline's time per episode"
+    return Verdict("Fullnorm", claim, "cancelled", text, agreement(r, "fullnorm"))
 
 
 def all_verdicts(r: Recordings) -> list[Verdict]:
@@ -164,7 +170,7 @@ def all_verdicts(r: Recordings) -> list[Verdict]:
         outcome(r, "input_norm", "input normalisation never stops, but seldom does better"),
         outcome(r, "adaptive_scaling", "adaptive scaling never stops and mostly does better"),
         outcome(r, "gradient_clipping", "clipping keeps a few more pairs from stopping and seldom helps"),
-        outcome(r, "fullnorm", "full normalisation is too slow to run"),
+        too_slow(r),
     ]
 
 
@@ -188,6 +194,7 @@ def numbers(found: list[Verdict], macros: Numbers) -> None:
     macros.add("ClaimsOpen", len(found) - counts[REPRODUCED] - counts[PARTLY] - counts[NOT])
     macros.add("VerdictFactor", f"{FACTOR:g}")
     macros.add("VerdictNear", NEAR)
+    macros.add("VerdictSlow", f"{TOO_SLOW:g}")
     macros.add("VerdictInRange", share(IN_RANGE))
 
 

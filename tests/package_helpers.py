@@ -11,7 +11,7 @@ from common import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.parent.name for path in ROOT.glob("experiments/*/run_*_experiment.py"))
-PACKED = ("LICENSE", "common", "experiments", "package_zips.sh", "pyproject.toml", "requirements.txt")
+PACKED = ("LICENSE", "common", "docs", "experiments", "package_zips.sh", "pyproject.toml", "requirements.txt")
 DATE = "2024-02-29T12:34:56+00:00"
 
 REDUCED = "--episodes 4 --agents 10 --batch-size 16 --eval-episodes 1 --actor-lrs 0.1 --critic-lrs 0.1 --threads 1"

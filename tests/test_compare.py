@@ -78,13 +78,13 @@ def write_study(
     return folder
 
 
-def frames(*folders: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of runs.csv and stopping_episodes.csv of these studies, as comparison_table wants them."""
-    studies = [(folder.name, load_study(folder)) for folder in folders]
-    return (
-        pd.concat([study.runs.assign(experiment=name) for name, study in studies], ignore_index=True),
-        pd.concat([study.stopping_episodes.assign(experiment=name) for name, study in studies], ignore_index=True),
-    )
+def frames(*folders: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Rows of the three files of these studies that comparison_table wants."""
+    tables = ([], [], [])
+    for study in map(load_study, folders):
+        for table, rows in zip(tables, (study.runs, study.stopping_episodes, study.reference_policies), strict=True):
+            table.append(rows.assign(experiment=study.folder.name))
+    return tuple(pd.concat(table, ignore_index=True) for table in tables)
 
 
 def rows_of(*folders: Path) -> dict[str, dict[str, Any]]:
@@ -148,6 +148,8 @@ def test_hand_computed_row(tmp_path: Path) -> None:
         "runs": 6, "seeds": 3, "cells": 2, "longest_run_episodes": 100, "diverged_runs": 0, "runs_never_stopping": 5,
         "cells_never_stopping": 1, "improved_runs": 4, "improved_cells": 1, "cells_with_two_seeds": 2,
         "paired_runs": 6, "paired_runs_without_score": 0, "runs_better_than_baseline": 5,
+        "runs_better_than_untrained_baseline": 5, "cells_better_than_baseline": 0, "cells_worse_than_baseline": 0,
+        "untrained_score": (0.3 + 0.335 + 0.78) / 3,  # scores less gains over 200
         "paired_score_difference": 0.4 / 3, "paired_score_difference_low": 0.4 / 3 - half,
         "paired_score_difference_high": 0.4 / 3 + half, "dead_agents_share": 3 / 10, "median_death_episode": 4,
         "frozen_agents_share": 2 / 10, "median_freeze_episode": 45, "median_final_saturation": 0.6,
@@ -183,6 +185,15 @@ def test_improved_cells_need_an_interval_above_zero(tmp_path: Path) -> None:
     row = rows_of(write_study(tmp_path, "baseline", runs))["baseline"]
     assert 4 - T2 * math.sqrt((9 + 4 + 25) / 2 / 3) < 0 < 11 - T2 / math.sqrt(3)
     assert (row["improved_runs"], row["improved_cells"], row["cells_with_two_seeds"], row["cells"]) == (9, 1, 4, 5)
+
+
+def test_cells_beside_the_baseline_need_an_interval(tmp_path: Path) -> None:
+    scores = [[0.50, 0.5, 0.1, None], [0.52, 0.1, 0.12, 0.9], [0.54, 0.9, 0.08, 0.9]]
+    baseline = write_study(tmp_path, "baseline", small([[0.3] * 4] * 3, gain=20.0))
+    row = rows_of(baseline, write_study(tmp_path, "other", small(scores)))["other"]
+    assert (row["cells_better_than_baseline"], row["cells_worse_than_baseline"]) == (1, 1)
+    assert row["runs_better_than_untrained_baseline"] == 7  # above 0.3 - 20/200
+    assert row["untrained_score"] == pytest.approx(np.mean([(0.5 + 0.5 + 0.1 - 1) / 3, 1.64 / 4, 2.42 / 4]), abs=1)
 
 
 def test_seeds_are_averaged_before_the_interval(tmp_path: Path) -> None:
@@ -264,10 +275,10 @@ def test_paired_columns_are_empty_without_a_partner(tmp_path: Path) -> None:
 
 
 def test_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
-    runs, agents = frames(*(write_study(tmp_path, n, full(s)) for n, s in (("baseline", 0.0), ("other", 0.1))))
-    expected = csv_bytes(comparison_table(runs, agents))
+    runs, *others = frames(*(write_study(tmp_path, n, full(s)) for n, s in (("baseline", 0.0), ("other", 0.1))))
+    expected = csv_bytes(comparison_table(runs, *others))
     for seed in range(3):
-        shuffled = comparison_table(runs.sample(frac=1, random_state=seed), agents.sample(frac=1, random_state=seed))
+        shuffled = comparison_table(*(rows.sample(frac=1, random_state=seed) for rows in (runs, *others)))
         assert csv_bytes(shuffled) == expected
 
 
@@ -297,8 +308,8 @@ def test_every_column_is_explained() -> None:
 
 def test_picture_shows_every_run(tmp_path: Path) -> None:
     runs = full(-0.2, stop=50) | {(42, 1e-4, 1e-4): run(None), (43, 1e-1, 1e-2): run(None)}
-    rows, agents = frames(write_study(tmp_path, "baseline", full(0.0)), write_study(tmp_path, "other", runs))
-    table = comparison_table(rows, agents)
+    rows, *others = frames(write_study(tmp_path, "baseline", full(0.0)), write_study(tmp_path, "other", runs))
+    table = comparison_table(rows, *others)
     figure = comparison_figure(table, only_finished(rows), "scaled")
     figure.canvas.draw()
     score, stopping, learning, _ = figure.axes
@@ -320,8 +331,8 @@ def test_picture_shows_every_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("lowest", "scale"), [(-1.9, "linear"), (-2.1, "symlog"), (-4e5, "symlog")])
 def test_axis_of_the_scores(tmp_path: Path, lowest: float, scale: str) -> None:
-    rows, agents = frames(write_study(tmp_path, "baseline", small([[0.3, 0.1, lowest]])))
-    axes = comparison_figure(comparison_table(rows, agents), rows, "scaled").axes[0]
+    rows, *others = frames(write_study(tmp_path, "baseline", small([[0.3, 0.1, lowest]])))
+    axes = comparison_figure(comparison_table(rows, *others), rows, "scaled").axes[0]
     assert axes.get_xscale() == scale and ("logarithmic" in axes.get_xlabel()) == (scale == "symlog")
     assert axes.get_xlim()[0] < lowest and axes.get_xlim()[1] > 1 and len(axes.get_xticks()) <= 10
 
@@ -469,8 +480,8 @@ def test_warnings(tmp_path: Path) -> None:
 
 
 def test_text_of_a_study_without_numbers(tmp_path: Path) -> None:
-    rows, agents = frames(write_study(tmp_path, "baseline", small([[None]])))
-    text = comparison_text(comparison_table(rows, agents), "scaled")
+    rows, *others = frames(write_study(tmp_path, "baseline", small([[None]])))
+    text = comparison_text(comparison_table(rows, *others), "scaled")
     assert "–" in text and "nan" not in text.lower() and "NA" not in text
 
 

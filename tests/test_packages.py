@@ -29,7 +29,7 @@ def zips(repository: Path) -> dict[str, bytes]:
 
 def test_contents(repository: Path) -> None:
     assert sorted(zips(repository)) == [f"{name}_experiment.zip" for name in EXPERIMENTS]
-    shared = {"LICENSE", "requirements.txt", "common/COMMIT"}
+    shared = {"LICENSE", "docs/csv_columns.md", "requirements.txt", "common/COMMIT"}
     shared |= {f"common/{path.name}" for path in (repository / "common").glob("*.py")}
     commit = git(repository, "rev-parse", "HEAD")
     date = datetime.fromisoformat(DATE).timetuple()[:6]

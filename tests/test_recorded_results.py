@@ -13,10 +13,11 @@ import torch
 from common.config import GRID, StudyConfig
 from common.learner import Learner
 from common.reports import RunKey
-from common.results import Study, load_study
+from common.results import Study, find_studies, load_study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PRESETS = ("scaled", "thesis", "interior")
+FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
 
 
@@ -25,10 +26,15 @@ def study(request: pytest.FixtureRequest) -> Study:
     return load_study(RESULTS / request.param / "baseline")
 
 
-def test_whole_grid_with_three_seeds(study: Study) -> None:
-    expected = {(s, a, c) for s in (42, 43, 44) for a in GRID for c in GRID}
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_whole_grid(folder: Path) -> None:
+    """Every recorded study is whole: 16 pairs, 50 agents, three seeds or, of an option that is not the default, one."""
+    study = load_study(folder)
+    seeds = (42, 43, 44) if folder.parent.name in PRESETS and folder.parent.parent == RESULTS else (42,)
+    expected = {(s, a, c) for s in seeds for a in GRID for c in GRID}
     assert set(study.runs[["seed", "actor_lr", "critic_lr"]].itertuples(index=False, name=None)) == expected
     assert (study.stopping_episodes.groupby(["seed", "actor_lr", "critic_lr"]).size() == 50).all()
+    assert study.runs.status.isin(("completed", "stopped early")).all() and not (folder / "checkpoint").exists()
 
 
 def test_size_of_the_files(study: Study) -> None:
