@@ -65,8 +65,9 @@ def sentence(recordings: Recordings, name: str) -> str:
         other = f", which starts at {number(start)} instead of {number(plain)}" if moved else ""
         parts.append(
             f"On {code(preset)} {of(row.runs_never_stopping, row.runs)} runs never stop (baseline: "
-            f"{base.runs_never_stopping}), and the score is {difference(row)} above the baseline's: {effect(row)}; "
-            f"{row.improved_runs} runs beat their untrained policy{other} (baseline: {base.improved_runs})."
+            f"{base.runs_never_stopping}), and the score differs from the baseline's by {difference(row)}: "
+            f"{effect(row)}. Better than their untrained policy{other}: {row.improved_runs} runs (baseline: "
+            f"{base.improved_runs})."
         )
     return " ".join(parts) if parts else "No results are recorded yet."
 
@@ -160,7 +161,8 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
         studies = [recordings.studies[name, preset] for name in names]
         above += sum(study.above_constant for study in studies)
         total += sum(len(study.runs) for study in studies)
-        slow = [study.ends.loc[study.ends["actor_lr"] < FAST, "kind"].dropna() for study in studies]
+        others = [recordings.studies[name, preset] for name in names if name != "large_actor"]
+        slow = [study.ends.loc[study.ends["actor_lr"] < FAST, "kind"].dropna() for study in others]
         dead, flat = dead + sum(map(len, slow)), flat + sum(int((kinds == FLAT).sum()) for kinds in slow)
     macros.add("IntervalsTested", intervals)
     macros.add("IntervalsByChance", number(0.05 * intervals, ".1f"))
@@ -173,6 +175,17 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
     macros.add("MitigationRuns", total)
     macros.add("OtherSlowFlat", of(flat, dead))
     normed = [study.ends["kind"].dropna() for (name, _), study in recordings.studies.items() if name == "layernorm"]
+    large = [recordings.studies[name, p] for name, p in recordings.studies if name == "large_actor"]
+    wide = pd.concat([s.ends for s in large]) if large else pd.DataFrame(columns=["actor_lr", "kind"])
+    own = wide.loc[wide["actor_lr"] == 1e-3, "kind"]
+    macros.add("LargeActorSlowFirst", of(int((own == DERIVATIVE).sum()), len(own)))
+    scaled = recordings.studies.get(("large_actor", "scaled"))
+    for name, study in (("", recordings.baselines["scaled"]), ("LargeActor", scaled)):
+        value = NOT_RECORDED if study is None else power(heights(study.saturation, 10)[1e-3])
+        macros.add(f"HeightTenSlow{name}Scaled", value)
+    top = None if scaled is None else scaled.runs.groupby("actor_lr")["largest_abs_preactivation"].median()
+    for lr, word in RATE_WORDS.items():
+        macros.add(f"Height{word}LargeActor", NOT_RECORDED if top is None else power(top[lr]))
     macros.add("LayernormDead", sum(map(len, normed)))
 
 

@@ -82,6 +82,16 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
     if clipped is not None:
         stops = [s.runs.loc[s.runs["actor_lr"] < FAST, "stopping_episode"] for s in (clipped, r.baselines["scaled"])]
         found.append(("clipping leaves fewer slow runs that stop", stops[0].notna().sum() < stops[1].notna().sum()))
+    large = r.studies.get(("large_actor", "scaled"))
+    if large is not None:
+        own = large.ends[large.ends["actor_lr"] == 1e-3]
+        jump = heights(large.saturation, 10)[1e-3] > 2 * flat_tanh()
+        found.append(("a large actor dies the first death at 1e-3, too", (own["kind"] == DERIVATIVE).all() and jump))
+        top = large.runs.groupby("actor_lr")["largest_abs_preactivation"].median()
+        claimed = pd.Series({lr: r.claims.loc[f"preactivation_unseeded_{lr:g}", "high"] for lr in GRID[1:]})
+        near = (top.loc[GRID[1] :] / claimed).between(1 / 2, 2).all()
+        found.append(("its largest |z| are near those of the unseeded run from 1e-3 on", near))
+        found.append(("a large actor stops in more pairs", large.runs["stopping_episode"].notna().mean() > 0.75))
     linear = r.studies.get(("linear_activation", "scaled"))
     if linear is not None:
         ends = linear.ends[linear.ends["actor_lr"] < FAST]
