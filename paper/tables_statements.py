@@ -54,8 +54,8 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
     lags = agents.groupby("actor_lr")["lag"].median()
     dead = slow[slow["kind"].notna()]
     corner = dead[(dead["actor_lr"] == min(GRID)) & (dead["critic_lr"] == max(GRID)) & (dead["preset"] != "scaled")]
-    heights = r.baselines["scaled"].saturation
-    tenth = heights[(heights["episode"] == 10) & (heights["actor_lr"] >= FAST)][["z_min", "z_max"]].abs().max(axis=1)
+    logged = r.baselines["scaled"].saturation
+    tenth = logged[(logged["episode"] == 10) & (logged["actor_lr"] >= FAST)][["z_min", "z_max"]].abs().max(axis=1)
     norms = [study.norms for study in r.baselines.values()]
     first_layer = np.mean(np.concatenate([(n.loc[n["mean_abs_dq_da"] == 0, "critic_fc1"] == 0) for n in norms]))
     found = [
