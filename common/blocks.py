@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from common.mec_env import World
 from common.reports import RunKey
+
+
+class PerRun:
+    """A dataclass of tensors whose first dimension is the runs."""
+
+    def of(self, runs: slice) -> Self:
+        """The same of some runs only."""
+        return type(self)(**{name: value[runs] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

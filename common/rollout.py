@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.blocks import PerRun
 from common.mec_env import STATE_SIZE, STEPS, MecEnv, World
 
 # state (R, E, N, 7), step -> (offload (R, E, N) bool, alpha (R, E, N), rho (R, E, N))
@@ -19,7 +20,7 @@ Policy = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(PerRun):
     """E episodes of R runs: states (R, E, T+1, N, 7), offloads (R, E, T, N) bool, the rest (R, E, T)."""
 
     states: Tensor
@@ -27,10 +28,6 @@ class Trajectory:
     rewards: Tensor
     late_share: Tensor
     drained_share: Tensor
-
-    def of(self, runs: slice) -> Trajectory:
-        """The same of some runs only."""
-        return Trajectory(**{name: value[runs] for name, value in vars(self).items()})
 
 
 def play(env: MecEnv, world: World, tasks: Tensor, policy: Policy) -> Trajectory:

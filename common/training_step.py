@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.blocks import PerRun
 from common.candidates import best_rows, candidate_rows, joint_part, personal_inputs, take_rows
 from common.networks import Actor, Parameters
 from common.phases import PhaseTimer
@@ -23,7 +24,7 @@ PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is
 
 
 @dataclass(frozen=True)
-class Transitions:
+class Transitions(PerRun):
     """B transitions of r runs: states (r, B, N, 7), actions (r, B, N, 3), slots (r, B, K), the rest (r, B)."""
 
     states: Tensor
@@ -32,10 +33,6 @@ class Transitions:
     rewards: Tensor
     next_states: Tensor
     done: Tensor
-
-    def of(self, runs: slice) -> Transitions:
-        """The same of some runs only."""
-        return Transitions(**{name: value[runs] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

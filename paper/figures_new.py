@@ -222,6 +222,8 @@ def _best_shares(axes: Axes, cost: np.ndarray) -> None:
 def _score_axis_in_print(axes: Axes) -> None:
     """Label, ticks and names of the references so that they fit a third of the page."""
     axes.set_xlabel("normalised score", fontsize=SMALL)
+    for text in axes.texts:
+        text.set_horizontalalignment("right")
     if axes.get_xscale() == "symlog":
         signed_log_ticks(axes, max(-axes.get_xlim()[0], 10.0) / 2)
         axes.set_xlabel("normalised score\n(log beyond ±1)", fontsize=SMALL)

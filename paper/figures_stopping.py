@@ -154,7 +154,7 @@ def _over_stopping(panels: np.ndarray, runs: pd.DataFrame, presets: dict[str, St
     for axes_row, column in zip(panels, columns, strict=True):
         for axes, preset in zip(axes_row, presets, strict=True):
             run_points(axes, runs[runs["preset"] == preset], "stop", column)
-    stopping_axis(panels.ravel(), lane)
+    stopping_axis(panels.ravel(), lane, narrow=True)
     for axes in panels[-1]:
         axes.set_xlabel("stopping episode (log)", fontsize=SMALL)
     preset_titles(panels[0], presets)
