@@ -138,8 +138,6 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
             macros.add(f"{label}{end}", listed([phrase(name) for name in found]))
             macros.add(f"{label}Count{end}", len(found))
         macros.add(f"Recorded{end}", f"{len(names)} of {len(recordings.experiments)}")
-        missing = [phrase(name) for name in recordings.experiments if name not in names]
-        macros.add(f"Missing{end}", listed(missing))
         base = table.loc[BASELINE]
         more = [n for n in names if table.loc[n].runs_never_stopping > base.runs_never_stopping]
         macros.add(f"NeverMore{end}", listed([phrase(n) for n in more]))
