@@ -1,4 +1,4 @@
-"""Experiments side by side: rows of runs.csv and stopping_episodes.csv in, one row per experiment out; no files.
+"""Experiments side by side: rows of their CSV files in, one row per experiment out; no files.
 
 The unit of every interval is the seed: the runs of one seed share agents, tasks and initial weights, so the cells
 (pairs of learning rates) of a seed are first brought to one number. Columns: docs/csv_columns.md, comparison.csv.

@@ -147,7 +147,8 @@ class Pages:
                         number(row.best_score, ".2f"), of(row.improved_runs, row.runs),
                         of(row.runs_better_than_untrained_baseline, row.paired_runs) if paired else "",
                         of(row.runs_better_than_baseline, row.paired_runs) if paired else "",
-                        f"{row.cells_better_than_baseline} / {row.cells_worse_than_baseline}" if paired else "",
+                        "" if not paired else f"{number(row.cells_better_than_baseline, 'd')} / "
+                        f"{number(row.cells_worse_than_baseline, 'd')}",
                         interval(row, "paired_score_difference") if paired else "",
                     ]
                 )  # fmt: skip

@@ -53,7 +53,7 @@ def comparison(recordings: Recordings, preset: str) -> str:
             [
                 title(name), of(row.runs_never_stopping, row.runs), share(row.median_final_saturation),
                 share(row.median_final_wrong_side_saturation), of(row.improved_runs, row.runs),
-                number(recordings.studies[name, preset].untrained.median()), number(row.best_score), median_score(row),
+                number(row.untrained_score), number(row.best_score), median_score(row),
                 MISSING if name == BASELINE else of(row.runs_better_than_baseline, row.paired_runs),
                 MISSING if name == BASELINE else difference(row),
             ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.comparison_statistics import BASELINE
+from common.comparison_statistics import BASELINE, KEY
 from paper.tables_data import (
     BOTH,
     DERIVATIVE,
@@ -66,8 +66,8 @@ def sentence(recordings: Recordings, name: str) -> str:
         parts.append(
             f"On {code(preset)} {of(row.runs_never_stopping, row.runs)} runs never stop (baseline: "
             f"{base.runs_never_stopping}), and the score differs from the baseline's by {difference(row)}: "
-            f"{effect(row)}. Better than their untrained policy{other}: {row.improved_runs} runs (baseline: "
-            f"{base.improved_runs})."
+            f"{effect(row)}. Runs that end better than their untrained policy{other}: {row.improved_runs} "
+            f"(baseline: {base.improved_runs})."
         )
     return " ".join(parts) if parts else "No results are recorded yet."
 
@@ -127,6 +127,13 @@ def top_pair(runs: pd.DataFrame) -> tuple[str, str]:
     return f"({rate(actor)}, {rate(critic)})", f"{number(own.mean())} ({span(own, '.2f')})"
 
 
+def stopping_shift(recordings: Recordings) -> float:
+    """Median of the episodes by which a large actor stops later than the baseline on `scaled`, where that freezes."""
+    both = recordings.studies["large_actor", "scaled"].runs.merge(recordings.baselines["scaled"].runs, on=KEY)
+    both = both[both["actor_lr"] >= FAST]
+    return float((both["stopping_episode_x"] - both["stopping_episode_y"]).median())
+
+
 def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
     macros.heading("all changes together")
     intervals, above, total, dead, flat = 0, 0, 0, 0, 0
@@ -142,8 +149,7 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
         more = [n for n in names if table.loc[n].runs_never_stopping > base.runs_never_stopping]
         macros.add(f"NeverMore{end}", listed([phrase(n) for n in more]))
         macros.add(f"NeverMoreNotHigher{end}", listed([phrase(n) for n in more if words[n] != HIGHER]))
-        untrained = recordings.baselines[preset].untrained.median()
-        for label, line in (("Random", 0.0), ("Untrained", untrained)):
+        for label, line in (("Random", 0.0), ("Untrained", base.untrained_score)):
             found = [phrase(n) for n in names if table.loc[n].median_score > line]
             macros.add(f"MedianAbove{label}{end}", listed(found))
         best = max(names, key=lambda n: table.loc[n].paired_score_difference, default=None)
@@ -176,6 +182,7 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
     large = [recordings.studies[name, p] for name, p in recordings.studies if name == "large_actor"]
     wide = pd.concat([s.ends for s in large]) if large else pd.DataFrame(columns=["actor_lr", "kind"])
     own = wide.loc[wide["actor_lr"] == 1e-3, "kind"]
+    macros.add("LargeActorShift", NOT_RECORDED if not large else number(stopping_shift(recordings), ".0f"))
     macros.add("LargeActorSlowFirst", of(int((own == DERIVATIVE).sum()), len(own)))
     scaled = recordings.studies.get(("large_actor", "scaled"))
     for name, study in (("", recordings.baselines["scaled"]), ("LargeActor", scaled)):

@@ -90,7 +90,7 @@ def _death_numbers(
         own = slow[slow["preset"] == preset]
         macros.add(f"SlowStoppedBaseline{CAPITAL[preset]}", of(own["stopping_episode"].notna().sum(), len(own)))
     dead = slow[slow["kind"].notna()]
-    second = agents[agents["lag"] >= 0].merge(dead.loc[dead["kind"] == FLAT, [*KEY, "preset"]], on=[*KEY, "preset"])
+    second = agents.merge(dead.loc[dead["kind"] == FLAT, [*KEY, "preset"]], on=[*KEY, "preset"])
     for lr in (1e-4, 1e-3):
         lag = second.loc[second["actor_lr"] == lr, "lag"]
         macros.add(f"LagMeasured{RATE_WORDS[lr]}", number(lag.median(), ".0f"))

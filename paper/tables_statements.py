@@ -91,6 +91,8 @@ def _deaths(r: Recordings) -> list[tuple[str, bool]]:
         claimed = pd.Series({lr: r.claims.loc[f"preactivation_unseeded_{lr:g}", "high"] for lr in GRID[1:]})
         near = (top.loc[GRID[1] :] / claimed).between(1 / 2, 2).all()
         found.append(("its largest |z| are near those of the unseeded run from 1e-3 on", near))
+        stops = large.runs.loc[large.runs["actor_lr"] == 1e-3, "stopping_episode"]
+        found.append(("nearly all its runs at 1e-3 stop", 0.9 < stops.notna().mean() < 1))
         found.append(("a large actor stops in more pairs", large.runs["stopping_episode"].notna().mean() > 0.75))
     linear = r.studies.get(("linear_activation", "scaled"))
     if linear is not None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from common.comparison_statistics import BASELINE, KEY
+from common.comparison_statistics import BASELINE
 from common.config import GRID
 from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW
 from paper.tables_data import FAST, SEEDED, UNSEEDED, Recordings
 from paper.tables_experiments import HIGHER, agreement, difference, effect, single
+from paper.tables_experiments_numbers import stopping_shift
 from paper.tables_text import NOT_RECORDED, Numbers, camel, code, number, of, power, power_span, share, span, tabular
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not"
@@ -115,8 +116,7 @@ def large_actor(r: Recordings) -> Verdict:
     study = r.studies.get(("large_actor", "scaled"))
     if study is None:
         return Verdict("LargeActor", claim, published, NOT_RECORDED, NOT_RECORDED)
-    both = _fast(study.runs.merge(r.baselines["scaled"].runs, on=KEY))
-    shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
+    shift = stopping_shift(r)
     row = r.compared["scaled"].loc["large_actor"]
     agree = int(0 < shift <= FACTOR * there["high"]) + int(effect(row) != HIGHER)
     here = f"median {number(shift, '+.0f')} episodes; score {difference(row)}"
