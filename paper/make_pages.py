@@ -90,8 +90,7 @@ class Pages:
         if double := self.double(name):
             options, (word, why), seeds = double
             text += (
-                f"\n\nThe published version changed more. As published, with `{options}` (`scaled`, "
-                f"{seeds}): agrees **{word}** ({why})."
+                f"\n\nWith `{options}`, as a published version had it (`scaled`, {seeds}): agrees **{word}** ({why})."
             )
         if name == BASELINE and (SEQUENTIAL / "runs.csv").exists():
             text += f"\n\n{self.update_order()}"
@@ -185,7 +184,7 @@ class Pages:
             if name in self.compared["scaled"].index:
                 word = verdict(self.published.loc[name], self.outcome_of(name))[0]
             if double := self.double(name):
-                word += f"; as published, with `{double[0]}`: {double[1][0]}"
+                word += f"; with `{double[0]}`, as a published version had it: {double[1][0]}"
             link = f"[{name}](experiments/{name}/README.md)"
             rows.append([link, self.one_line(name), self.published.loc[name].claim, word])
         header = ["experiment", "found here", "published claim", "agrees (`scaled`)"]
@@ -214,7 +213,8 @@ class Pages:
             f"“Agrees” compares with the published figures: pairs that never stop within {NEAR} of {CELLS}, pairs that "
             f"do better a minority, a majority or (within {NEAR}) half as there, a ratio within a factor of "
             f"{FACTOR:.0f}, “too slow” when above {TOO_SLOW:g} times the baseline's time. "
-            "Some published versions changed two things; where that is recorded, too, both verdicts are given. "
+            "Some published versions changed two things (see their pages); where that is recorded, too, both verdicts "
+            "are given. "
             "“Higher” and “lower” mean that the whole interval is on that side of 0; these are "
             f"{tested} intervals of three seeds each, not corrected for their number: about {0.025 * tested:.1f} "
             "“higher” would be expected by chance. A score is good when it is near 1, and useless below that of the "
