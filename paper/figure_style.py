@@ -24,7 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from common import schema
 from common.figures import NORMAL, SMALL, _draw, actor_colour
 from common.results import Study, learning_rate_text, learning_rates
-from paper.tables_data import title as name_of
+from paper.tables_data import phrase
 
 WIDTH = 6.5  # inches, the paper's text: figures are printed as large as they are drawn
 PNG_DPI = 200
@@ -80,7 +80,7 @@ def tidy(axes: Axes) -> None:
 def headline(title: str, runs: pd.DataFrame) -> str:
     """Title with what the figure rests on: experiments, presets, seeds and runs of these rows of runs.csv."""
     presets, experiments = (list(dict.fromkeys(runs[name])) for name in ("preset", "experiment"))
-    parts = [name_of(experiments[0])] if len(experiments) == 1 else []
+    parts = [phrase(experiments[0])] if len(experiments) == 1 else []
     parts += [f"preset {presets[0]}"] if len(presets) == 1 else []
     seeds = sorted(runs["seed"].unique())
     parts.append(f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}")

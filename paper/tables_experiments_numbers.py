@@ -19,7 +19,17 @@ from paper.tables_data import (
     heights,
     phrase,
 )
-from paper.tables_experiments import HIGHER, LOWER, NO_DIFFERENCE, agreement, difference, effect, median_score
+from paper.tables_experiments import (
+    HIGHER,
+    LOWER,
+    NO_DIFFERENCE,
+    agreement,
+    difference,
+    double,
+    effect,
+    median_score,
+    single,
+)
 from paper.tables_text import (
     NOT_RECORDED,
     RATE_WORDS,
@@ -197,6 +207,10 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
 def _sequential_numbers(recordings: Recordings, macros: Numbers) -> None:
     macros.heading("published update order, and published double changes")
     macros.add("SentenceSequential", sequential_sentence(recordings))
+    found = double(recordings, "linear_activation")
+    wide = single(recordings, "large_actor")
+    macros.add("LargeActorExplosion", NOT_RECORDED if wide is None else number(wide.largest, ".0f"))
+    macros.add("LinearDouble", NOT_RECORDED if found is None else number(found.largest, ".0f"))
     macros.add("SentenceDoubles", doubles_sentence(recordings))
 
 
