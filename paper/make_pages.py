@@ -104,7 +104,7 @@ class Pages:
         stops, shift = fast["stopping_episode"], fast["stopping_episode"] - fast["stopping_episode_joint"]
         return (
             "With the published order of actor updates, `--actor-update sequential` (`scaled`, seed "
-            f"{', '.join(map(str, sorted(runs['seed'].unique())))}, the first {runs['total_episodes'].max()} "
+            f"{', '.join(map(str, sorted(runs['seed'].unique())))}, the first {runs['total_episodes'].max():.0f} "
             f"episodes), {of(stops.notna().sum(), len(fast))} runs with actor learning rates from 0.01 stop, at "
             f"episode {stops.min():.0f} to {stops.max():.0f}: {shift.median():+.0f} episodes in the median against the "
             f"joint runs of the same seed and rates ({shift.min():+.0f} to {shift.max():+.0f})."
