@@ -150,7 +150,7 @@ def scores(studies: dict[str, dict[str, Study]]) -> Figure:
         _scores(axes, comparison_table(runs, *others), runs, heights)
         axes.set_title(f"{preset}\n", fontsize=NORMAL)
         _score_axis_in_print(axes)
-        for name in set(names) - set(by_name):
+        for name in (name for name in names if name not in by_name):
             not_recorded(axes, heights[name])
         for height in list(heights.values())[1:]:
             axes.axhline(height + 0.5, color="0.8", linewidth=0.6, zorder=0)
