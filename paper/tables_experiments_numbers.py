@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from common.comparison_statistics import BASELINE, KEY
+from paper.outcomes import outcome
 from paper.tables_data import (
     BOTH,
     DERIVATIVE,
@@ -137,11 +138,11 @@ def top_pair(runs: pd.DataFrame) -> tuple[str, str]:
     return f"({rate(actor)}, {rate(critic)})", f"{number(own.mean())} ({span(own, '.2f')})"
 
 
-def stopping_shift(recordings: Recordings) -> float:
-    """Median of the episodes by which a large actor stops later than the baseline on `scaled`, where that freezes."""
+def stopping_shifts(recordings: Recordings) -> pd.Series:
+    """Episodes by which large actors stop later than the baseline's on `scaled`, by actor rate that freezes those."""
     both = recordings.studies["large_actor", "scaled"].runs.merge(recordings.baselines["scaled"].runs, on=KEY)
-    both = both[both["actor_lr"] >= FAST]
-    return float((both["stopping_episode_x"] - both["stopping_episode_y"]).median())
+    both = both[both["actor_lr"] >= FAST].set_index("actor_lr")
+    return both["stopping_episode_x"] - both["stopping_episode_y"]
 
 
 def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
@@ -192,7 +193,12 @@ def _summary_numbers(recordings: Recordings, macros: Numbers) -> None:
     large = [recordings.studies[name, p] for name, p in recordings.studies if name == "large_actor"]
     wide = pd.concat([s.ends for s in large]) if large else pd.DataFrame(columns=["actor_lr", "kind"])
     own = wide.loc[wide["actor_lr"] == 1e-3, "kind"]
-    macros.add("LargeActorShift", NOT_RECORDED if not large else number(stopping_shift(recordings), ".0f"))
+    shifts = stopping_shifts(recordings) if ("large_actor", "scaled") in recordings.studies else None
+    macros.add("LargeActorShift", NOT_RECORDED if shifts is None else number(shifts.median(), "+.1f"))
+    macros.add("LargeActorShiftRange", NOT_RECORDED if shifts is None else span(shifts, "+.0f"))
+    for lr in (1e-2, 1e-1):
+        text = NOT_RECORDED if shifts is None else number(shifts.loc[lr].median(), "+.0f")
+        macros.add(f"LargeActorShift{RATE_WORDS[lr]}", text)
     macros.add("LargeActorSlowFirst", of(int((own == DERIVATIVE).sum()), len(own)))
     scaled = recordings.studies.get(("large_actor", "scaled"))
     for name, study in (("", recordings.baselines["scaled"]), ("LargeActor", scaled)):
@@ -210,6 +216,13 @@ def _sequential_numbers(recordings: Recordings, macros: Numbers) -> None:
     found = double(recordings, "linear_activation")
     wide = single(recordings, "large_actor")
     macros.add("LargeActorExplosion", NOT_RECORDED if wide is None else number(wide.largest, ".0f"))
+    over_large = NOT_RECORDED
+    if found and ("large_actor", "scaled") in recordings.studies:
+        large = recordings.studies["large_actor", "scaled"].runs
+        over_large = number(
+            outcome("linear_activation", recordings.doubles["linear_activation"].runs, large).largest, ".1f"
+        )
+    macros.add("LinearDoubleOverLarge", over_large)
     macros.add("LinearDouble", NOT_RECORDED if found is None else number(found.largest, ".0f"))
     macros.add("SentenceDoubles", doubles_sentence(recordings))
 
@@ -221,20 +234,25 @@ def sequential_sentence(recordings: Recordings) -> str:
         return "A sequential run of the grid is not recorded yet."
     fast = study.runs[study.runs["actor_lr"] >= FAST]
     both = fast.merge(recordings.baselines["scaled"].runs, on=["seed", "actor_lr", "critic_lr"])
-    shift = (both["stopping_episode_x"] - both["stopping_episode_y"]).median()
-    stops = fast["stopping_episode"]
+    shift = both["stopping_episode_x"] - both["stopping_episode_y"]
+    stops, last = fast["stopping_episode"], study.runs["total_episodes"].max()
+    rest = study.runs[study.runs["actor_lr"] < FAST].merge(
+        recordings.baselines["scaled"].runs, on=["seed", "actor_lr", "critic_lr"]
+    )
+    slow, beside = (of(int((rest[f"stopping_episode_{end}"] <= last).sum()), len(rest)) for end in ("x", "y"))
     return (
         f"In a sequential run of the grid (seed {listed([str(seed) for seed in study.runs['seed'].unique()])}, "
         f"{study.runs['total_episodes'].max()} episodes at most) {of(stops.notna().sum(), len(fast))} runs with actor "
-        f"rates from 0.01 stop, at episode {span(stops)}; the median shift against the joint runs of the same seed and "
-        f"rates is {number(shift, '+.0f')} episodes."
+        f"rates from 0.01 stop, at episode {span(stops)}; against the joint runs of the same seed and rates that is a "
+        f"shift of {number(shift.median(), '+.0f')} episodes in the median ({span(shift, '+.0f')}). With smaller rates "
+        f"{slow} of the sequential runs and {beside} of the joint ones have stopped by then."
     )
 
 
 def doubles_sentence(recordings: Recordings) -> str:
     """Which of the published double changes are repeated."""
     names = [phrase(name) for name in recordings.doubles]
-    return f"Recorded are those of {listed(names)}." if names else "None is recorded yet."
+    return f"They are those of {listed(names)}." if names else "None is recorded yet."
 
 
 def _stopped(runs: pd.DataFrame) -> str:

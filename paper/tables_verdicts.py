@@ -16,7 +16,7 @@ from common.config import GRID
 from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW
 from paper.tables_data import FAST, SEEDED, UNSEEDED, Recordings
 from paper.tables_experiments import HIGHER, agreement, difference, effect, single
-from paper.tables_experiments_numbers import stopping_shift
+from paper.tables_experiments_numbers import stopping_shifts
 from paper.tables_text import NOT_RECORDED, Numbers, camel, code, number, of, power, power_span, share, span, tabular
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not"
@@ -116,10 +116,10 @@ def large_actor(r: Recordings) -> Verdict:
     study = r.studies.get(("large_actor", "scaled"))
     if study is None:
         return Verdict("LargeActor", claim, published, NOT_RECORDED, NOT_RECORDED)
-    shift = stopping_shift(r)
+    shift = stopping_shifts(r).median()
     row = r.compared["scaled"].loc["large_actor"]
     agree = int(0 < shift <= FACTOR * there["high"]) + int(effect(row) != HIGHER)
-    here = f"median {number(shift, '+.0f')} episodes; score {difference(row)}"
+    here = f"median {number(shift, '+.1f')} episodes; score {difference(row)}"
     return Verdict("LargeActor", claim, published, here, (NOT, PARTLY, REPRODUCED)[agree])
 
 
