@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from common import schema
+from common.comparison_statistics import comparison_table
 from common.figures import NORMAL, SMALL, _draw, actor_colour
 from common.results import Study, learning_rate_text, learning_rates
 from paper.tables_data import phrase
@@ -207,6 +208,14 @@ def of_presets(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def runs_of(studies: dict[str, Study]) -> pd.DataFrame:
     """Rows of runs.csv of these presets' studies, in one table."""
     return pd.concat([study.runs for study in studies.values()], ignore_index=True)
+
+
+def compared(studies: dict[str, Study]) -> pd.DataFrame:
+    """The comparison of these experiments' studies of one preset."""
+    names = ("runs", "stopping_episodes", "reference_policies")
+    return comparison_table(
+        *(pd.concat([getattr(s, name).assign(experiment=e) for e, s in studies.items()]) for name in names)
+    )
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -18,7 +18,6 @@ from common.comparison_statistics import (
     BASELINE,
     CELL,
     KEY,
-    comparison_table,
     in_order,
     only_finished,
     pair_runs,
@@ -27,6 +26,7 @@ from common.comparison_statistics import (
 from common.figures import NORMAL, SMALL, actor_colour
 from common.results import Study, learning_rate_text
 from paper.figure_style import (
+    compared,
     finish,
     headline,
     mark,
@@ -134,11 +134,7 @@ def mitigations(studies: dict[str, dict[str, Study]]) -> Figure:
     figure, panels = page(0.9 + height * len(studies), len(studies), 4, sharex="col", width_ratios=(2.4, 1, 1, 1))
     for axes_row, (preset, by_name) in zip(panels, studies.items(), strict=True):
         runs = only_finished(runs_of(by_name))
-        others = [
-            pd.concat([getattr(s, name).assign(experiment=e) for e, s in by_name.items()])
-            for name in ("stopping_episodes", "reference_policies")
-        ]
-        table = comparison_table(runs, *others)
+        table = compared(by_name)
         rows = [-names.index(name) for name in table["experiment"]]
         never, improved = (table[what] / table["runs"] for what in ("runs_never_stopping", "improved_runs"))
         better = table["runs_better_than_baseline"] / table["paired_runs"]

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from common.comparison_figure import _scores
-from common.comparison_statistics import comparison_table, in_order, only_finished
+from common.comparison_statistics import in_order, only_finished
 from common.figures import NORMAL, SMALL, actor_colour
 from common.mec_env import LOWEST_SHARE, PRESETS, MecEnv, draw_world, tasks_from_draws
 from common.random_streams import stream
 from common.results import Study, learning_rate_text, learning_rates
 from paper.figure_style import (
+    compared,
     episode_axis,
     finish,
     headline,
@@ -143,11 +144,7 @@ def scores(studies: dict[str, dict[str, Study]]) -> Figure:
     figure, panels = page(1.2 + 0.6 * len(names), 1, len(studies), sharey=True)
     for axes, (preset, by_name) in zip(panels[0], studies.items(), strict=True):
         runs = only_finished(runs_of(by_name))
-        others = [
-            pd.concat([getattr(s, name).assign(experiment=e) for e, s in by_name.items()])
-            for name in ("stopping_episodes", "reference_policies")
-        ]
-        _scores(axes, comparison_table(runs, *others), runs, heights)
+        _scores(axes, compared(by_name), runs, heights)
         axes.set_title(f"{preset}\n", fontsize=NORMAL)
         _score_axis_in_print(axes)
         for name in (name for name in names if name not in by_name):

@@ -67,6 +67,7 @@ class Pages:
         self.runs = {preset: only_finished(comparison.runs) for preset, comparison in comparisons.items()}
         published = pd.read_csv(ROOT / "paper" / "data" / "published_outcomes.csv").set_index("experiment")
         self.published = published.reindex(published.index.union(names)).fillna({"claim": "none"})
+        self.doubles = {name: self._double(name) for name in names}
 
     def texts(self) -> dict[Path, str]:
         """The found part of every page."""
@@ -87,7 +88,7 @@ class Pages:
         if "scaled" in there:
             word, why = verdict(self.published.loc[name], self.outcome_of(name))
             text += f"\n\nPublished: {self.published.loc[name].claim}. Agrees on `scaled`: **{word}** ({why})."
-        if double := self.double(name):
+        if double := self.doubles[name]:
             options, (word, why), seeds = double
             text += (
                 f"\n\nWith `{options}`, as a published version had it (`scaled`, {seeds}): agrees **{word}** ({why})."
@@ -115,7 +116,7 @@ class Pages:
         runs = self.runs["scaled"]
         return outcome(name, *(runs[runs["experiment"] == which] for which in (name, BASELINE)))
 
-    def double(self, name: str) -> tuple[str, tuple[str, str], str] | None:
+    def _double(self, name: str) -> tuple[str, tuple[str, str], str] | None:
         """Options of the published double change, its verdict and its seeds; None where it is not recorded."""
         if not (DOUBLES / name / "runs.csv").exists():
             return None
@@ -183,7 +184,7 @@ class Pages:
             word = "–"
             if name in self.compared["scaled"].index:
                 word = verdict(self.published.loc[name], self.outcome_of(name))[0]
-            if double := self.double(name):
+            if double := self.doubles[name]:
                 word += f"; with `{double[0]}`, as a published version had it: {double[1][0]}"
             link = f"[{name}](experiments/{name}/README.md)"
             rows.append([link, self.one_line(name), self.published.loc[name].claim, word])

@@ -32,12 +32,17 @@ class Outcome:
 
 def outcome(name: str, runs: pd.DataFrame, baseline: pd.DataFrame) -> Outcome:
     """From rows of runs.csv of an experiment and of the baseline."""
-    never = runs["stopping_episode"].isna() & (runs["status"] != DIVERGED)
     pairs = pair_runs(only_finished(runs), only_finished(baseline))
     own, base = (rows.groupby("seed")["largest_abs_preactivation"].max() for rows in (runs, baseline))
     itself = runs["experiment"].iloc[0] == BASELINE
     better = float("nan") if itself else CELLS * float((pairs["difference"] > 0).mean())
-    return Outcome(CELLS * float(never.mean()), better, float((own / base).dropna().mean()), cost_ratio(name))
+    never = CELLS * float(never_stopping(runs).mean())
+    return Outcome(never, better, float((own / base).dropna().mean()), cost_ratio(name))
+
+
+def never_stopping(runs: pd.DataFrame) -> pd.Series:
+    """Runs that did not stop; one that diverged was not observed long enough."""
+    return runs["stopping_episode"].isna() & (runs["status"] != DIVERGED)
 
 
 def cost_ratio(name: str) -> float:

@@ -13,6 +13,7 @@ import pandas as pd
 from common import schema
 from common.comparison_statistics import BASELINE, KEY, comparison_table
 from common.config import GRID
+from paper.pages import experiment_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("scaled", "thesis", "interior")
@@ -148,7 +149,7 @@ class Recordings:
 
     def __init__(self, results: Path):
         self.results = results
-        self.experiments = _experiments()
+        self.experiments = [name for name in experiment_names() if name != BASELINE]
         self.studies = {
             (experiment, preset): StudyFiles(results / preset / experiment)
             for preset in PRESETS
@@ -239,12 +240,6 @@ def constants(file: str) -> dict[str, Any]:
             names = [x.id for x in target.elts] if isinstance(target, ast.Tuple) else [target.id]
             found |= dict(zip(names, value if isinstance(target, ast.Tuple) else [value], strict=True))
     return found
-
-
-def _experiments() -> list[str]:
-    """Folders of experiments but the baseline, in the order of their names."""
-    folders = (path for path in (ROOT / "experiments").iterdir() if path.name != BASELINE)
-    return sorted(p.name for p in folders if (p / f"run_{p.name}_experiment.py").exists())
 
 
 def _whole(folder: Path, seeds: tuple[int, ...] | None = None) -> bool:

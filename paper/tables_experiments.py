@@ -6,8 +6,7 @@ import pandas as pd
 
 from common.comparison_statistics import BASELINE
 from common.config import GRID
-from common.schema import DIVERGED
-from paper.outcomes import Outcome, outcome, second_change, verdict
+from paper.outcomes import Outcome, never_stopping, outcome, second_change, verdict
 from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, pair, title
 from paper.tables_text import (
     MISSING,
@@ -197,12 +196,7 @@ def tables(recordings: Recordings) -> dict[str, str]:
 def _cell(runs: pd.DataFrame, what: str) -> str:
     if what == "score":
         return number(runs["normalised_score"].mean())
-    return str(int(_never(runs).sum()))
-
-
-def _never(runs: pd.DataFrame) -> pd.Series:
-    """Runs that did not stop; one that diverged was not observed long enough."""
-    return runs["stopping_episode"].isna() & (runs["status"] != DIVERGED)
+    return str(int(never_stopping(runs).sum()))
 
 
 def _second_change(recordings: Recordings, name: str) -> str:
