@@ -21,10 +21,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import torch  # noqa: E402
 from bench_training import grid_keys  # noqa: E402
 
-from common.checkpoint import Checkpoints  # noqa: E402
 from common.config import StudyConfig  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
-from common.shard import ShardTrainer  # noqa: E402
+from common.study.checkpoint import Checkpoints  # noqa: E402
+from common.study.shard import ShardTrainer  # noqa: E402
 
 
 def main() -> None:

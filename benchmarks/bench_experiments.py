@@ -22,12 +22,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common import memory, runtime  # noqa: E402
+from common.agents.learner import Learner  # noqa: E402
+from common.agents.reports import RunKey  # noqa: E402
 from common.config import GRID, StudyConfig  # noqa: E402
-from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
-from common.learner import Learner  # noqa: E402
-from common.reports import RunKey  # noqa: E402
+from common.training import memory, runtime  # noqa: E402
+from common.training.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 
 COLUMNS = ("experiment", "seconds_per_episode", "baseline_seconds_per_episode", "ratio", "runs", "device", "threads")
 WARM_UP, EPISODES = 6, 24

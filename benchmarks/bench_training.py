@@ -24,14 +24,15 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from common import candidates, memory, runtime  # noqa: E402
+from common.agents import candidates  # noqa: E402
+from common.agents.episode_inputs import epsilon  # noqa: E402
+from common.agents.learner import Learner  # noqa: E402
+from common.agents.reports import RunKey  # noqa: E402
 from common.config import GRID, ConfigError, StudyConfig  # noqa: E402
-from common.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
-from common.episode_inputs import epsilon  # noqa: E402
-from common.learner import Learner  # noqa: E402
-from common.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
-from common.reports import RunKey  # noqa: E402
-from common.tracking import Tracker  # noqa: E402
+from common.environment.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
+from common.recording.tracking import Tracker  # noqa: E402
+from common.training import memory, runtime  # noqa: E402
+from common.training.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
 
 WARM_UP = 12
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from naive_learner import NaiveRun, Transition, as_weights  # noqa: E402
+from reference.naive_learner import NaiveRun, Transition, as_weights  # noqa: E402
 
 
 class PublishedStyleRun(NaiveRun):
@@ -51,7 +51,7 @@ class PublishedStyleRun(NaiveRun):
 
     def decide(self, state: np.ndarray, action: np.ndarray, random_order: np.ndarray | None) -> np.ndarray:
         """As the naive run, with one critic call for all agents."""
-        from naive_learner import naive_choose
+        from reference.naive_learner import naive_choose
 
         with torch.no_grad():
             scores = self.all_rows(self.critic, self.tensor(state[None]), self.tensor(action[None]))[0][0].tolist()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.networks import Actor, Critic
+from common.agents.networks import Actor, Critic
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import schema
-from common.comparison_statistics import BASELINE, KEY
-from common.mec_env import PRESETS
-from common.results import ResultsError, Study, find_studies, load_study
+from common.analysis.comparison_statistics import BASELINE, KEY
+from common.environment.mec_env import PRESETS
+from common.recording import schema
+from common.recording.results import ResultsError, Study, find_studies, load_study
 
 
 class NotRecorded(Exception):

@@ -1,6 +1,6 @@
 """What the paper's figures share: page, lane for runs that never stop, marks of runs, reproducible files.
 
-Colours, sizes and the drawing of runs over time are those of `common.figures`.
+Colours, sizes and the drawing of runs over time are those of `common.analysis.figures`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from common import schema
-from common.comparison_statistics import comparison_table
-from common.figures import NORMAL, SMALL, _draw, actor_colour
-from common.results import Study, learning_rate_text, learning_rates
+from common.analysis.comparison_statistics import comparison_table
+from common.analysis.figures import NORMAL, SMALL, _draw, actor_colour
+from common.recording import schema
+from common.recording.results import Study, learning_rate_text, learning_rates
 from paper.tables_data import phrase
 
 WIDTH = 6.5  # inches, the paper's text: figures are printed as large as they are drawn
@@ -44,7 +44,7 @@ def page(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tupl
 
 
 def fit(figure: Figure, height: float, title: str) -> Figure:
-    """A figure of `common.figures` at the text's width, under the paper's title."""
+    """A figure of `common.analysis.figures` at the text's width, under the paper's title."""
     figure.set_size_inches(WIDTH, height)
     figure.suptitle(title, fontsize=NORMAL)
     return figure
@@ -128,7 +128,7 @@ def run_points(axes: Axes, runs: pd.DataFrame, x: str, y: str, size: float = 16)
 def pooled_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | None = None) -> None:
     """Every run as a thin line, thick the median of all runs of an actor rate, as far as all of them run.
 
-    For `common.figures`, the runs of one actor rate, whatever their critic rate, are the seeds of one cell.
+    For `common.analysis.figures`, the runs of one actor rate, whatever their critic rate, are the seeds of one cell.
     """
     pooled = table.assign(seed=table.groupby(RUN).ngroup(), critic_lr=1.0)
     _draw(np.array([axes]), pooled, column, zeros_at)
@@ -136,7 +136,7 @@ def pooled_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float |
 
 
 def darken_runs(panels: Iterable[Axes], alpha: float = 0.35) -> None:
-    """Make the thin lines of `common.figures` strong enough for print."""
+    """Make the thin lines of `common.analysis.figures` strong enough for print."""
     for axes in panels:
         for line in axes.lines:
             if line.get_alpha() is not None and line.get_linewidth() < 0.6:

@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from common import schema
-from common.comparison_figure import FILLED, RING, _shares
-from common.comparison_statistics import (
+from common.analysis.comparison_figure import FILLED, RING, _shares
+from common.analysis.comparison_statistics import (
     BASELINE,
     CELL,
     KEY,
@@ -23,8 +22,9 @@ from common.comparison_statistics import (
     pair_runs,
     t_interval,
 )
-from common.figures import NORMAL, SMALL, actor_colour
-from common.results import Study, learning_rate_text
+from common.analysis.figures import NORMAL, SMALL, actor_colour
+from common.recording import schema
+from common.recording.results import Study, learning_rate_text
 from paper.figure_style import (
     compared,
     finish,

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from common.comparison_figure import _scores
-from common.comparison_statistics import in_order, only_finished
-from common.figures import NORMAL, SMALL, actor_colour
-from common.mec_env import LOWEST_SHARE, PRESETS, MecEnv, draw_world, tasks_from_draws
-from common.random_streams import stream
-from common.results import Study, learning_rate_text, learning_rates
+from common.analysis.comparison_figure import _scores
+from common.analysis.comparison_statistics import in_order, only_finished
+from common.analysis.figures import NORMAL, SMALL, actor_colour
+from common.environment.mec_env import LOWEST_SHARE, PRESETS, MecEnv, draw_world, tasks_from_draws
+from common.environment.random_streams import stream
+from common.recording.results import Study, learning_rate_text, learning_rates
 from paper.figure_style import (
     compared,
     episode_axis,

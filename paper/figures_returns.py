@@ -7,9 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common import schema
-from common.figures import NORMAL, REFERENCE_STYLES, SMALL, _draw, _label_references, _return_axis, actor_colour
-from common.results import Study, learning_rate_text, learning_rates
+from common.analysis.figures import (
+    NORMAL,
+    REFERENCE_STYLES,
+    SMALL,
+    _draw,
+    _label_references,
+    _return_axis,
+    actor_colour,
+)
+from common.recording import schema
+from common.recording.results import Study, learning_rate_text, learning_rates
 from paper.figure_style import RUN, finish, headline, mark, of_presets, page, rate_handles, runs_of
 
 

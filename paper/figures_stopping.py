@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.figures import NORMAL, SMALL, _log_axis, actor_colour, stopping_heatmap
-from common.results import Study, learning_rate_text, learning_rates
+from common.analysis.figures import NORMAL, SMALL, _log_axis, actor_colour, stopping_heatmap
+from common.recording.results import Study, learning_rate_text, learning_rates
 from paper.figure_style import (
     RUN,
     critic_handles,

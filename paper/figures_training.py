@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator
 
-from common.figures import (
+from common.analysis.figures import (
     BINNED,
     NEVER_GREY,
     NORMAL,
@@ -26,7 +26,7 @@ from common.figures import (
     actor_colour,
     gradient_norms_over_time,
 )
-from common.results import Study, learning_rate_text, learning_rates
+from common.recording.results import Study, learning_rate_text, learning_rates
 from paper.figure_style import (
     RUN,
     critic_handles,

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from matplotlib.figure import Figure  # noqa: E402
 
-from common.results import Study  # noqa: E402
+from common.recording.results import Study  # noqa: E402
 from paper import figures_mitigations, figures_new, figures_returns, figures_stopping, figures_training  # noqa: E402
 from paper.figure_data import NotRecorded, Recordings  # noqa: E402
 from paper.figure_style import save  # noqa: E402

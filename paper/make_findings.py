@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from common.config import GRID  # noqa: E402
-from common.results import ResultsError, Study, load_study  # noqa: E402
+from common.recording.results import ResultsError, Study, load_study  # noqa: E402
 from paper.pages import arguments, filled, table, write_or_check  # noqa: E402
 
 PRESETS = ("scaled", "thesis", "interior")

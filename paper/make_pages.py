@@ -18,9 +18,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.compare import Comparison  # noqa: E402
-from common.comparison_statistics import BASELINE, KEY, only_finished  # noqa: E402
-from common.results import ResultsError, find_studies, load_study  # noqa: E402
+from common.analysis.compare import Comparison  # noqa: E402
+from common.analysis.comparison_statistics import BASELINE, KEY, only_finished  # noqa: E402
+from common.recording.results import ResultsError, find_studies, load_study  # noqa: E402
 from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW, Outcome, outcome, second_change, verdict  # noqa: E402
 from paper.pages import arguments, experiment_names, filled, write_or_check  # noqa: E402
 from paper.pages import table as markdown  # noqa: E402

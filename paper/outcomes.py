@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from common.comparison_statistics import BASELINE, only_finished, pair_runs
+from common.analysis.comparison_statistics import BASELINE, only_finished, pair_runs
 from common.config import GRID, StudyConfig
-from common.schema import DIVERGED
+from common.recording.schema import DIVERGED
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = len(GRID) ** 2

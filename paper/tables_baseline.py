@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from common.config import GRID
-from common.results import stopping_cell
+from common.recording.results import stopping_cell
 from paper.tables_data import (
     DERIVATIVE,
     FAST,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common import schema
-from common.comparison_statistics import BASELINE, KEY, comparison_table
+from common.analysis.comparison_statistics import BASELINE, KEY, comparison_table
 from common.config import GRID
+from common.recording import schema
 from paper.pages import experiment_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ DERIVATIVE, FLAT, BOTH, NEITHER = "tanh derivative zero", "critic flat", "both",
 class StudyFiles:
     """The CSV files of one study, each read when it is first asked for.
 
-    `common.results.load_study` checks every cell of every file, which takes seconds a study; here the columns
+    `common.recording.results.load_study` checks every cell of every file, which takes seconds a study; here the columns
     are checked, and the test of the recorded results does the rest.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.comparison_statistics import BASELINE
+from common.analysis.comparison_statistics import BASELINE
 from common.config import GRID
 from paper.outcomes import Outcome, never_stopping, outcome, second_change, verdict
 from paper.tables_data import DERIVATIVE, FAST, FLAT, PRESETS, Recordings, pair, title

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from common.comparison_statistics import BASELINE, KEY
+from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
 from paper.tables_baseline import POLICIES
 from paper.tables_data import (

@@ -54,7 +54,7 @@ def hyper_parameters() -> str:
 
 
 def environment() -> str:
-    """Constants of the environment, from common/mec_env.py."""
+    """Constants of the environment, from common/environment/mec_env.py."""
     c = constants("mec_env.py")
     world = c["WORLD_RANGES"]
     low, high = c["TASK_LOW"], c["TASK_HIGH"]

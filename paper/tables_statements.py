@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from common.comparison_statistics import BASELINE, pair_runs
+from common.analysis.comparison_statistics import BASELINE, pair_runs
 from common.config import GRID
 from paper.tables_data import DERIVATIVE, FAST, FLAT, SEEDED, UNSEEDED, Recordings, heights, pair
 from paper.tables_law import coin_slope, flat_tanh

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from common.comparison_statistics import BASELINE
+from common.analysis.comparison_statistics import BASELINE
 from common.config import GRID
 from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW
 from paper.tables_data import FAST, SEEDED, UNSEEDED, Recordings

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.agents.learner import Learner
+from common.agents.networks import Actor, Critic
+from common.agents.reports import RunKey
+from common.agents.stacked import StackedNetworks
 from common.config import StudyConfig
 from common.experiment import Experiment
-from common.learner import Learner
-from common.networks import Actor, Critic
-from common.reports import RunKey
-from common.stacked import StackedNetworks
 
 CPU = torch.device("cpu")
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"

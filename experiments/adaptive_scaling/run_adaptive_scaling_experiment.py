@@ -13,11 +13,11 @@ sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folde
 
 import torch  # noqa: E402
 
+from common.agents.layers import ParameterSpec  # noqa: E402
+from common.agents.networks import Actor  # noqa: E402
+from common.environment.mec_env import ACTION_SIZE  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
-from common.layers import ParameterSpec  # noqa: E402
-from common.mec_env import ACTION_SIZE  # noqa: E402
-from common.networks import Actor  # noqa: E402
-from common.runner import main  # noqa: E402
+from common.study.runner import main  # noqa: E402
 
 LIMIT, SMALLEST_HALF_RANGE = 2.0, 1e-6
 

@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
 
 from common.experiment import Experiment  # noqa: E402
-from common.runner import main  # noqa: E402
+from common.study.runner import main  # noqa: E402
 
 EXPERIMENT = Experiment(name="gradient_clipping", description=__doc__, overrides={"clip_norm": 1.0})
 

@@ -10,10 +10,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
 
+from common.agents.networks import Actor, Critic  # noqa: E402
+from common.agents.normalisation import RunningInputNorm  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
-from common.networks import Actor, Critic  # noqa: E402
-from common.normalisation import RunningInputNorm  # noqa: E402
-from common.runner import main  # noqa: E402
+from common.study.runner import main  # noqa: E402
 
 
 class InputNormActor(RunningInputNorm, Actor):

@@ -11,11 +11,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
 
+from common.agents.layers import layer_norm, layer_norm_specs  # noqa: E402
+from common.agents.networks import Actor  # noqa: E402
+from common.environment.mec_env import ACTION_SIZE  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
-from common.layers import layer_norm, layer_norm_specs  # noqa: E402
-from common.mec_env import ACTION_SIZE  # noqa: E402
-from common.networks import Actor  # noqa: E402
-from common.runner import main  # noqa: E402
+from common.study.runner import main  # noqa: E402
 
 OUTPUTS = ("offload", "compute", "power")
 

@@ -1,0 +1,1 @@
+"""Networks, replay, the rules of learning, and the learner of one batch of runs."""

@@ -1,0 +1,1 @@
+"""Figures, comparison and summary of recorded studies."""

@@ -1,0 +1,1 @@
+"""The simulated world: physics, the choice of offloads, random streams, reference policies."""

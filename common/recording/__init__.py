@@ -1,0 +1,1 @@
+"""From measurements to rows to CSV files, and back."""

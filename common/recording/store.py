@@ -1,0 +1,197 @@
+"""The results folder of one study: whole CSV files, each run's rows exactly once, in a fixed order.
+
+A run is finished when it stands in runs.csv, which is written last; rows of other files whose run does not
+stand there are left-overs of an interruption and are dropped. Rows are sorted by (seed, actor_lr,
+critic_lr), so the bytes do not depend on which run ended first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.agents.reports import RunKey
+from common.config import StudyConfig
+from common.recording import schema
+
+STUDY = "study.json"
+
+
+class StoreError(Exception):
+    """The results folder cannot be used; the message is one line for the user."""
+
+
+def format_cell(value: Any) -> str:
+    """Text of one cell: empty for None and NaN, 7 significant digits for floats."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _key_text(key: RunKey) -> str:
+    return f"{key.seed},{key.actor_lr!r},{key.critic_lr!r}"
+
+
+def _parse_key(line: str, file: Path) -> RunKey:
+    try:
+        seed, actor_lr, critic_lr = line.split(",", 3)[:3]
+        return RunKey(int(seed), float(actor_lr), float(critic_lr))
+    except ValueError:
+        raise StoreError(
+            f"{file}: a row starts with {line[:40]!r}; allowed: seed,actor_lr,critic_lr,… "
+            "(move the damaged file's folder aside and train again)"
+        ) from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a reader, or a crash, sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")  # what a killed process leaves is overwritten
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class RunTable:
+    """Lines of one CSV file by run, as text, so that rewriting the file never changes an old row."""
+
+    def __init__(self, path: Path):
+        """Read the file if it is there."""
+        self.path, self.header = path, ""
+        self.lines: dict[RunKey, list[str]] = {}
+        if not path.exists():
+            return
+        text = path.read_text()
+        if text and not text.endswith("\n"):
+            raise StoreError(f"{path}: the last line is cut off; move {path.parent} aside and train again")
+        self.header, *lines = text.splitlines() or [""]
+        expected = ",".join(schema.FILES[path.name])
+        if not self.header.startswith(expected):
+            raise StoreError(f"{path}: unexpected header {self.header[:60]!r}; allowed: {expected[:60]!r}…")
+        for line in lines:
+            if line.count(",") != self.header.count(","):
+                raise StoreError(f"{path}: a row has another number of cells than the header: {line[:60]!r}")
+            self.lines.setdefault(_parse_key(line, path), []).append(line)
+
+    def put(self, key: RunKey, columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
+        """Set the rows of a run; `columns` name their cells, missing columns stay empty."""
+        fixed = schema.FILES[self.path.name]
+        extra = tuple(name for name in columns if name not in fixed)
+        header = ",".join(fixed + extra)
+        if self.header and self.header != header:
+            raise StoreError(f"{self.path}: has columns {self.header!r}, the new rows {header!r}")
+        self.header = header
+        order = fixed[len(schema.RUN_KEY) :] + extra
+        self.lines[key] = []
+        for row in rows:
+            cells = dict(zip(columns, row, strict=True))
+            texts = (format_cell(cells.get(name)) for name in order)
+            self.lines[key].append(",".join((_key_text(key), *texts)))
+
+    def write(self, finished: Iterable[RunKey]) -> None:
+        """Write the rows of the finished runs, in order."""
+        body = [line for key in sorted(finished) for line in self.lines.get(key, [])]
+        header = self.header or ",".join(schema.FILES[self.path.name])
+        write_atomically(self.path, "\n".join([header, *body, ""]).encode())
+
+
+class ResultsStore:
+    """One folder with one configuration's results."""
+
+    RUN_FILES = tuple(name for name in schema.FILES if name not in (schema.RUNS, schema.REFERENCE_POLICIES))
+
+    def __init__(self, folder: Path, experiment: str, configuration: Mapping[str, Any]):
+        """Open or prepare the folder; StoreError if it holds other results or cannot be written."""
+        self.folder = folder
+        self.study = {"experiment": experiment, "configuration": dict(configuration)}
+        self.made_by: list[dict[str, Any]] = []  # what has trained runs here: commit, versions, device
+        try:
+            self._check_study()
+            self.tables = {name: RunTable(folder / name) for name in (*self.RUN_FILES, schema.RUNS)}
+            self._check_runs()
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (OSError, UnicodeDecodeError) as problem:
+            raise StoreError(f"{folder}: cannot be used as a results folder ({problem})") from None
+
+    def _check_study(self) -> None:
+        path = self.folder / STUDY
+        if not path.exists():
+            if (self.folder / schema.RUNS).exists():
+                raise StoreError(f"{self.folder}: holds {schema.RUNS} but no {STUDY}; choose another --results-dir")
+            return
+        try:
+            there = json.loads(path.read_text())
+            # A field that is younger than the file had its default then.
+            old = {"experiment": there["experiment"], **StudyConfig().result_fields(), **there["configuration"]}
+            self.made_by = list(there["made_by"])
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{path}: not a readable study description; choose another --results-dir") from None
+        new = {"experiment": self.study["experiment"], **self.study["configuration"]}
+        differing = [
+            f"{name} {old.get(name)} there, {new.get(name)} asked" for name in new if old.get(name) != new.get(name)
+        ]
+        if differing:
+            raise StoreError(
+                f"{self.folder}: holds results of another configuration ({'; '.join(differing)}); "
+                "allowed: the same one, or another --results-dir"
+            )
+
+    def _check_runs(self) -> None:
+        """Every finished run has rows in the files that have rows for every run."""
+        for name in (schema.REWARDS, schema.EVALUATIONS, schema.STOPPING_EPISODES):
+            lost = self.finished() - set(self.tables[name].lines)
+            if lost:
+                raise StoreError(
+                    f"{self.folder / name}: has no rows of {min(lost)}, which {schema.RUNS} lists as finished; "
+                    "restore the file, or start over with --fresh"
+                )
+
+    def has_leftovers(self) -> bool:
+        """Whether a file holds rows of runs that are not finished; `write` removes them."""
+        return any(set(table.lines) - self.finished() for table in self.tables.values())
+
+    def finished(self) -> set[RunKey]:
+        """Runs whose rows are all there."""
+        return set(self.tables[schema.RUNS].lines)
+
+    def describe(self, provenance: Mapping[str, Any]) -> None:
+        """Write study.json: what was run, and by what; earlier provenance that differs is kept."""
+        if provenance not in self.made_by:
+            self.made_by.append(dict(provenance))
+        text = json.dumps({**self.study, "made_by": self.made_by}, indent=2) + "\n"
+        write_atomically(self.folder / STUDY, text.encode())
+
+    def add_run(
+        self, key: RunKey, tables: Mapping[str, tuple[tuple[str, ...], list]], summary: Mapping[str, Any]
+    ) -> None:
+        """Take in a finished run: file name -> (columns, rows), and its row of runs.csv; `write` makes it last."""
+        for name in self.RUN_FILES:
+            columns, rows = tables.get(name, ((), []))
+            if rows:
+                self.tables[name].put(key, columns, rows)
+        self.tables[schema.RUNS].put(key, tuple(summary), [tuple(summary.values())])
+
+    def write(self) -> None:
+        """Write all files, runs.csv last."""
+        finished = self.finished()
+        for table in self.tables.values():
+            table.write(finished)
+
+    def write_references(self, rows: list[Mapping[str, Any]]) -> None:
+        """Write reference_policies.csv with these rows, in order."""
+        path = self.folder / schema.REFERENCE_POLICIES
+        columns = schema.FILES[schema.REFERENCE_POLICIES]
+        lines = [",".join(format_cell(row[name]) for name in columns) for row in rows]
+        write_atomically(path, "\n".join([",".join(columns), *lines, ""]).encode())

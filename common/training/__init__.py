@@ -1,0 +1,1 @@
+"""Speed only: worker processes, memory, blocks of runs, CUDA graphs, the timer."""

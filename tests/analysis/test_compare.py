@@ -1,0 +1,491 @@
+"""Comparison of experiments: hand-computed studies, pairing, divergence, and what the command line refuses."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from common.analysis import comparison_statistics
+from common.analysis.compare import PICTURE, TABLE, Comparison, comparison_text, csv_bytes, main
+from common.analysis.comparison_figure import comparison_figure
+from common.analysis.comparison_statistics import COLUMNS, COUNTS, PAIRED, comparison_table, only_finished, t_interval
+from common.analysis.figures import actor_colour
+from common.recording import schema
+from common.recording.results import find_studies, load_study
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md"
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+T2 = 4.302652729911275  # 97.5% quantile of Student's t with 2 degrees of freedom, from a printed table to 4.303
+T1 = 12.706204736432095  # with 1
+RANDOM, GREEDY = -300.0, -100.0
+
+Key = tuple[int, float, float]
+
+
+def run(score: float | None, gain: float = 0.0, stop: int | None = None, **other: Any) -> dict[str, Any]:
+    """One run: normalised score (None: diverged), gain over its untrained policy in units of return, and the rest."""
+    return {"score": score, "gain": gain, "stop": stop, "agents": ((None, None),), **other}
+
+
+def write_study(
+    root: Path,
+    name: str,
+    runs: Mapping[Key, Mapping[str, Any]],
+    preset: str = "scaled",
+    episodes: int = 100,
+    greedy: float = GREEDY,
+    **cells: Any,
+) -> Path:
+    """Write the runs as `root/preset/name`; `agents` of a run are (death, freeze) pairs, `cells` go to runs.csv."""
+    tables: dict[str, list[dict[str, Any]]] = {file: [] for file in schema.FILES}
+    for seed in sorted({key[0] for key in runs}):
+        for policy, value in zip(schema.POLICIES, (RANDOM, -150.0, -120.0, greedy), strict=True):
+            tables[schema.REFERENCE_POLICIES].append({"seed": seed, "policy": policy, "evaluation_return": value})
+    for key, spec in sorted(runs.items()):
+        own = dict(zip(schema.RUN_KEY, key, strict=True))
+        score = spec["score"]
+        final = None if score is None else RANDOM + score * (GREEDY - RANDOM)
+        row = {
+            **own, "preset": preset, "experiment": name, "status": "diverged" if score is None else "completed",
+            "diverged_episode": 3 if score is None else None, "stopping_episode": spec["stop"],
+            "total_episodes": episodes, "first_evaluation_return": -250.0 if final is None else final - spec["gain"],
+            "final_evaluation_return": final, "normalised_score": score, "final_saturation_ratio": 0.5,
+            "final_wrong_side_saturation": 0.25,
+        }  # fmt: skip
+        extra = {column: value for column, value in spec.items() if column in row}
+        tables[schema.RUNS].append({**row, **extra, **cells})
+        for agent, (death, freeze) in enumerate(spec["agents"]):
+            line = {"agent": agent, "gradient_death_episode": death, "freeze_episode": freeze}
+            tables[schema.STOPPING_EPISODES].append({**own, **line})
+        tables[schema.REWARDS].append({**own, "episode": 1})
+        tables[schema.EVALUATIONS].append({**own, "episode": 0})
+    folder = root / preset / name
+    folder.mkdir(parents=True)
+    for file, rows in tables.items():
+        with (folder / file).open("w", newline="") as out:
+            writer = csv.DictWriter(out, schema.FILES[file], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return folder
+
+
+def frames(*folders: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Rows of the three files of these studies that comparison_table wants."""
+    tables = ([], [], [])
+    for study in map(load_study, folders):
+        for table, rows in zip(tables, (study.runs, study.stopping_episodes, study.reference_policies), strict=True):
+            table.append(rows.assign(experiment=study.folder.name))
+    return tuple(pd.concat(table, ignore_index=True) for table in tables)
+
+
+def rows_of(*folders: Path) -> dict[str, dict[str, Any]]:
+    """Rows of the comparison by experiment."""
+    return comparison_table(*frames(*folders)).set_index("experiment").to_dict("index")
+
+
+def small(scores: Sequence[Sequence[float | None]], **other: Any) -> dict[Key, dict[str, Any]]:
+    """Seeds 1, 2, … (outer) with actor learning rates 1e-4, 1e-3, … (inner) and one critic learning rate."""
+    return {
+        (seed, RATES[place], 1e-2): run(score, **other)
+        for seed, line in enumerate(scores, start=1)
+        for place, score in enumerate(line)
+    }
+
+
+def full(shift: float, seeds: Sequence[int] = (42, 43, 44), **other: Any) -> dict[Key, dict[str, Any]]:
+    """A whole grid with scores around `shift` that differ by cell and seed."""
+    return {
+        (seed, a, c): run(shift + 0.3 * math.sin(seed + 3 * i + 7 * j), **other)
+        for seed in seeds
+        for i, a in enumerate(RATES)
+        for j, c in enumerate(RATES)
+    }
+
+
+# Statistics
+
+
+def test_interval_by_hand() -> None:
+    mean, low, high = t_interval([1, 2, 4])
+    half = T2 * math.sqrt((16 + 1 + 25) / 9 / 2) / math.sqrt(3)  # deviations −4/3, −1/3, 5/3
+    assert mean == pytest.approx(7 / 3)
+    assert (low, high) == (pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half))
+    values = np.random.default_rng(1).normal(3, 2, 11)
+    expected = stats.t.interval(0.95, 10, loc=values.mean(), scale=stats.sem(values))
+    assert t_interval(values)[1:] == pytest.approx(expected)
+
+
+def test_interval_of_too_few_values() -> None:
+    assert t_interval([5.0])[0] == 5.0 and np.isnan(t_interval([5.0])[1:]).all()
+    assert np.isnan(t_interval([])).all()
+
+
+def test_hand_computed_row(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
+    other = {
+        (1, 1e-4, 1e-2): run(0.2, 5.0, stop=50, agents=((2, 40), (4, 50), (None, None)), final_saturation_ratio=0.9),
+        (1, 1e-3, 1e-2): run(0.4, -5.0, agents=((8, None), (None, None), (None, None))),
+        (2, 1e-4, 1e-2): run(0.2, 6.0, final_saturation_ratio=0.7),
+        (2, 1e-3, 1e-2): run(0.5, 0.0),
+        (3, 1e-4, 1e-2): run(0.9, 7.0, final_saturation_ratio=0.8, final_wrong_side_saturation=None),
+        (3, 1e-3, 1e-2): run(0.7, 1.0, final_wrong_side_saturation=0.75),
+    }
+    row = rows_of(baseline, write_study(tmp_path, "other", other))["other"]
+    # Differences: seed 1 +0.1 +0.2, seed 2 −0.1 +0.1, seed 3 +0.4 +0.1; means 0.15, 0, 0.25.
+    half = T2 * math.sqrt(((1 / 60) ** 2 + (8 / 60) ** 2 + (7 / 60) ** 2) / 2 / 3)
+    medians = np.array([0.3, 0.35, 0.8])
+    wide = T2 * medians.std(ddof=1) / math.sqrt(3)
+    expected = {
+        "runs": 6, "seeds": 3, "cells": 2, "longest_run_episodes": 100, "diverged_runs": 0, "runs_never_stopping": 5,
+        "cells_never_stopping": 1, "improved_runs": 4, "improved_cells": 1, "cells_with_two_seeds": 2,
+        "paired_runs": 6, "paired_runs_without_score": 0, "runs_better_than_baseline": 5,
+        "runs_better_than_untrained_baseline": 5, "cells_better_than_baseline": 0, "cells_worse_than_baseline": 0,
+        "untrained_score": (0.3 + 0.335 + 0.78) / 3,  # scores less gains over 200
+        "paired_score_difference": 0.4 / 3, "paired_score_difference_low": 0.4 / 3 - half,
+        "paired_score_difference_high": 0.4 / 3 + half, "dead_agents_share": 3 / 10, "median_death_episode": 4,
+        "frozen_agents_share": 2 / 10, "median_freeze_episode": 45, "median_final_saturation": 0.6,
+        "median_final_wrong_side_saturation": 0.25, "median_score": medians.mean(),
+        "median_score_low": medians.mean() - wide, "median_score_high": medians.mean() + wide, "best_score": 0.9,
+        "best_score_seed": 3, "best_score_actor_lr": 1e-4, "best_score_critic_lr": 1e-2,
+    }  # fmt: skip
+    assert set(expected) == set(row)
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, rel=1e-9), name
+
+
+def test_baseline_first_then_by_name(tmp_path: Path) -> None:
+    names = ("zebra", "baseline", "adaptive_scaling")
+    assert list(rows_of(*(write_study(tmp_path, name, small([[0.1]])) for name in names))) == [
+        "baseline", "adaptive_scaling", "zebra"
+    ]  # fmt: skip
+
+
+def test_a_cell_never_stops_only_when_no_seed_stops(tmp_path: Path) -> None:
+    stops = {1e-4: (None, None), 1e-3: (None, 7), 1e-2: (9, 8), 1e-1: (None, None)}
+    runs = {(seed, a, 1e-2): run(0.0, stop=stops[a][seed - 1]) for seed in (1, 2) for a in RATES}
+    runs[2, 1e-1, 1e-2] = run(None)  # ended at its divergence: nobody knows whether it would have stopped
+    row = rows_of(write_study(tmp_path, "baseline", runs))["baseline"]
+    assert (row["runs_never_stopping"], row["cells_never_stopping"], row["diverged_runs"]) == (4, 1, 1)
+
+
+def test_improved_cells_need_an_interval_above_zero(tmp_path: Path) -> None:
+    gains = {1e-4: (10, 11, 12), 1e-3: (1, 2, 9), 1e-2: (-10, -11, -12), 1e-1: (10, 11, 12)}
+    runs = {(seed, a, 1e-2): run(0.0, gains[a][seed - 1]) for seed in (1, 2, 3) for a in RATES}
+    runs[2, 1e-1, 1e-2] = run(None)
+    runs[1, 1e-1, 1e-1] = run(0.0, 50.0)  # a cell of one seed: no interval
+    row = rows_of(write_study(tmp_path, "baseline", runs))["baseline"]
+    assert 4 - T2 * math.sqrt((9 + 4 + 25) / 2 / 3) < 0 < 11 - T2 / math.sqrt(3)
+    assert (row["improved_runs"], row["improved_cells"], row["cells_with_two_seeds"], row["cells"]) == (9, 1, 4, 5)
+
+
+def test_cells_beside_the_baseline_need_an_interval(tmp_path: Path) -> None:
+    scores = [[0.50, 0.5, 0.1, None], [0.52, 0.1, 0.12, 0.9], [0.54, 0.9, 0.08, 0.9]]
+    baseline = write_study(tmp_path, "baseline", small([[0.3] * 4] * 3, gain=20.0))
+    row = rows_of(baseline, write_study(tmp_path, "other", small(scores)))["other"]
+    assert (row["cells_better_than_baseline"], row["cells_worse_than_baseline"]) == (1, 1)
+    assert row["runs_better_than_untrained_baseline"] == 7  # above 0.3 - 20/200
+    assert row["untrained_score"] == pytest.approx(((0.5 + 0.5 + 0.1 + 0.25) + 1.64 + 2.42) / 12)  # diverged: -250
+
+
+def test_seeds_are_averaged_before_the_interval(tmp_path: Path) -> None:
+    """One seed with three pairs and one with a single pair count the same."""
+    baseline = write_study(tmp_path, "baseline", small([[0, 0, 0], [0, 0, 0]]))
+    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.1, 0.1], [0.5]])))["other"]
+    assert row["paired_runs"] == 4
+    assert row["paired_score_difference"] == pytest.approx(0.3)  # pooled: 0.2
+    assert row["paired_score_difference_low"] == pytest.approx(0.3 - T1 * 0.2 * math.sqrt(2) / math.sqrt(2))
+    assert row["median_score"] == pytest.approx(0.3) and row["untrained_score"] == pytest.approx(0.3)
+
+
+def test_only_common_runs_are_paired(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", {
+        (1, 1e-3, 1e-2): run(0.1), (1, 1e-3, 1e-1): run(-9.0), (2, 1e-3, 1e-2): run(0.2), (3, 1e-3, 1e-2): run(-9.0),
+    })  # fmt: skip
+    other = write_study(tmp_path, "other", {
+        (1, 1e-3, 1e-2): run(0.4), (2, 1e-3, 1e-2): run(0.1), (7, 1e-3, 1e-2): run(9.0), (2, 1e-2, 1e-3): run(9.0),
+    })  # fmt: skip
+    row = rows_of(baseline, other)["other"]
+    assert (row["paired_runs"], row["runs_better_than_baseline"], row["runs"]) == (2, 1, 4)
+    assert row["paired_score_difference"] == pytest.approx((0.3 - 0.1) / 2)
+
+
+def test_diverged_runs_are_counted_as_not_better(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", small([[0.0, 0.0, 0.0, None], [0.0, 0.0, 0.0, 0.0]]))
+    runs = small([[0.2, None, 0.4, 0.5], [0.1, -0.3, None, 0.6]], gain=1.0)
+    # A diverged run has no final numbers, whatever its row says.
+    runs[1, 1e-3, 1e-2] |= {"normalised_score": 99.0, "final_evaluation_return": 99.0, "final_saturation_ratio": 0.0}
+    row = rows_of(baseline, write_study(tmp_path, "other", runs))["other"]
+    assert (row["runs"], row["diverged_runs"], row["improved_runs"]) == (8, 2, 6)
+    assert (row["paired_runs"], row["paired_runs_without_score"], row["runs_better_than_baseline"]) == (8, 3, 4)
+    assert row["paired_score_difference"] == pytest.approx(((0.2 + 0.4) / 2 + (0.1 - 0.3 + 0.6) / 3) / 2)
+    # Lower than any other run: the medians are between the 2nd and the 3rd of −inf 0.2 0.4 0.5 and −inf −0.3 0.1 0.6.
+    assert row["median_score"] == pytest.approx((0.3 - 0.1) / 2)
+    assert row["best_score"] == 0.6 and row["median_final_saturation"] == 0.5
+
+
+def test_equal_is_neither_better_nor_improved(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2], [0.3, 0.4]]))
+    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.2], [0.3, 0.4]])))["other"]
+    assert (row["runs_better_than_baseline"], row["improved_runs"], row["improved_cells"]) == (0, 0, 0)
+    ends = (row["paired_score_difference_low"], row["paired_score_difference_high"])
+    assert (row["paired_score_difference"], *ends) == (0, 0, 0)
+
+
+def test_half_of_a_seed_diverged_leaves_no_median(tmp_path: Path) -> None:
+    row = rows_of(write_study(tmp_path, "baseline", small([[0.2, None], [0.1, 0.3]])))["baseline"]
+    assert np.isnan([row["median_score"], row["median_score_low"]]).all() and row["best_score"] == 0.3
+
+
+def test_all_runs_diverged(tmp_path: Path) -> None:
+    table = comparison_table(*frames(write_study(tmp_path, "baseline", small([[None, None]] * 2))))
+    row = table.iloc[0]
+    counts = ("diverged_runs", "improved_runs", "improved_cells", "runs_never_stopping", "cells_never_stopping")
+    assert [row[name] for name in counts] == [4, 0, 0, 0, 0]
+    assert row[["best_score", "best_score_seed", "median_score", "median_final_saturation"]].isna().all()
+    comparison_figure(table, only_finished(frames(tmp_path / "scaled" / "baseline")[0]), "scaled").canvas.draw()
+
+
+def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
+    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2]], gain=3.0))
+    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.2, 0.4]], gain=3.0)))["other"]
+    assert row["paired_score_difference"] == pytest.approx(0.15) and row["median_score"] == pytest.approx(0.3)
+    empty = [name for name, value in row.items() if pd.isna(value)]
+    assert {name for name in empty if name.endswith(("_low", "_high"))} == {
+        "paired_score_difference_low", "paired_score_difference_high", "median_score_low", "median_score_high"
+    }  # fmt: skip
+    assert "improved_cells" in empty and row["cells_with_two_seeds"] == 0 and row["improved_runs"] == 2
+
+
+def test_paired_columns_are_empty_without_a_partner(tmp_path: Path) -> None:
+    other = write_study(tmp_path, "other", small([[0.1], [0.2]]))
+    alone = rows_of(other)["other"]
+    baseline = rows_of(other, write_study(tmp_path, "baseline", small([[0.1], [0.2]])))["baseline"]
+    for row in (alone, baseline):
+        assert all(pd.isna(row[name]) for name in PAIRED)
+        assert row["median_score"] == pytest.approx(0.15)
+
+
+def test_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
+    runs, *others = frames(*(write_study(tmp_path, n, full(s)) for n, s in (("baseline", 0.0), ("other", 0.1))))
+    expected = csv_bytes(comparison_table(runs, *others))
+    for seed in range(3):
+        shuffled = comparison_table(*(rows.sample(frac=1, random_state=seed) for rows in (runs, *others)))
+        assert csv_bytes(shuffled) == expected
+
+
+# The file
+
+
+def test_bytes_of_the_file(tmp_path: Path) -> None:
+    seed = 2**62 + 1  # not a number that a float can hold
+    write_study(tmp_path, "baseline", {(seed, 1e-4, 1e-1): run(1 / 3), (seed, 1e-3, 1e-1): run(-2e9)})
+    main(["--results-dir", str(tmp_path)])
+    header, line, end = (tmp_path / "scaled" / TABLE).read_bytes().decode().split("\n")
+    cells = dict(zip(header.split(","), line.split(","), strict=True))
+    assert tuple(cells) == COLUMNS and end == ""
+    assert cells["best_score"] == "0.3333333" and cells["median_score"] == "-1e+09" and cells["paired_runs"] == ""
+    assert cells["best_score_seed"] == str(seed) and cells["best_score_actor_lr"] == "0.0001"
+    assert all(re.fullmatch(r"\d*", cells[name]) for name in COUNTS)
+
+
+def test_every_column_is_explained() -> None:
+    section = DOCS.read_text().partition("\n## comparison.csv")[2].partition("\n## ")[0]
+    explained = [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]
+    assert tuple(explained) == COLUMNS
+
+
+# The picture
+
+
+def test_picture_shows_every_run(tmp_path: Path) -> None:
+    runs = full(-0.2, stop=50) | {(42, 1e-4, 1e-4): run(None), (43, 1e-1, 1e-2): run(None)}
+    rows, *others = frames(write_study(tmp_path, "baseline", full(0.0)), write_study(tmp_path, "other", runs))
+    table = comparison_table(rows, *others)
+    figure = comparison_figure(table, only_finished(rows), "scaled")
+    figure.canvas.draw()
+    score, stopping, learning, _ = figure.axes
+    points = [c for c in score.collections if c.get_sizes()[0] == 9]
+    crosses = [c for c in score.collections if c.get_sizes()[0] == 14]
+    drawn = np.concatenate([np.ma.filled(c.get_offsets(), np.nan) for c in points])
+    drawn = drawn[np.isfinite(drawn[:, 0])]
+    assert sorted(drawn[:, 0]) == pytest.approx(sorted(only_finished(rows)["normalised_score"].dropna()))
+    assert (np.round(drawn[:, 1]) == 0).sum() == 48 and (np.round(drawn[:, 1]) == -1).sum() == 46
+    assert sum(len(c.get_offsets()) for c in crosses) == 2
+    colours = [tuple(c.get_facecolor()[0][:3]) for c in points]
+    assert colours == [pytest.approx(actor_colour(rate)) for rate in (*RATES, *RATES)]  # two experiments
+    assert [label.get_text().split("\n")[0] for label in score.get_yticklabels()] == ["baseline", "other"]
+    assert list(stopping.lines[0].get_xdata()) == [1.0, 0.0]
+    better = learning.lines[1].get_xdata()
+    assert np.isnan(better[0]) and better[1] == pytest.approx(table["runs_better_than_baseline"][1] / 48)
+    assert "diverged" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(-1.9, "linear"), (-2.1, "symlog"), (-4e5, "symlog")])
+def test_axis_of_the_scores(tmp_path: Path, lowest: float, scale: str) -> None:
+    rows, *others = frames(write_study(tmp_path, "baseline", small([[0.3, 0.1, lowest]])))
+    axes = comparison_figure(comparison_table(rows, *others), rows, "scaled").axes[0]
+    assert axes.get_xscale() == scale and ("logarithmic" in axes.get_xlabel()) == (scale == "symlog")
+    assert axes.get_xlim()[0] < lowest and axes.get_xlim()[1] > 1 and len(axes.get_xticks()) <= 10
+
+
+# The command line
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def refused(capsys: pytest.CaptureFixture, arguments: Sequence[str], code: int = 2) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == code
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.strip().splitlines()) == 1, said.err
+    return said.err
+
+
+def test_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_study(tmp_path, "baseline", full(0.0))
+    write_study(tmp_path, "other", full(-3.0))
+    main(["--results-dir", str(tmp_path)])
+    first = contents(tmp_path / "scaled")
+    said = capsys.readouterr()
+    assert said.err == "" and "0/48" in said.out and "-3.00" in said.out
+    assert max(map(len, said.out.splitlines())) <= 100
+    copy = tmp_path / "elsewhere"
+    for name in ("baseline", "other"):
+        shutil.copytree(tmp_path / "scaled" / name, copy / "scaled" / name)
+    main(["--results-dir", str(copy)])
+    again = contents(copy / "scaled")
+    assert {path.name: data for path, data in again.items()} == {path.name: data for path, data in first.items()}
+    assert {path.name for path in (tmp_path / "scaled").iterdir()} == {"baseline", "other", TABLE, PICTURE}
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    study = write_study(tmp_path, "baseline", small([[0.3, 0.1, 0.2]] * 2))
+    arguments = ["--results-dir", str(tmp_path), "--check"]
+    table, picture = tmp_path / "scaled" / TABLE, tmp_path / "scaled" / PICTURE
+    line = refused(capsys, arguments, code=1)
+    assert str(table) in line and str(picture) in line and not table.exists()  # it writes nothing
+    main(arguments[:2])
+    capsys.readouterr()
+    main(arguments)
+    assert capsys.readouterr() == ("", "")
+    good = contents(tmp_path)
+    for path, data in ((table, good[table].replace(b"0.2", b"0.3", 1)), (table, good[table][:-1])):
+        path.write_bytes(data)
+        line = refused(capsys, arguments, code=1)
+        assert str(table) in line and str(picture) not in line
+        table.write_bytes(good[table])
+    for data in (good[picture][:-20], b""):
+        picture.write_bytes(data)
+        line = refused(capsys, arguments, code=1)
+        assert str(table) not in line and str(picture) in line
+    picture.write_bytes(good[picture])
+    main(arguments)
+    # Two scores change places: the table is the same, but a point of the picture has another colour.
+    shutil.rmtree(study)
+    write_study(tmp_path, "baseline", small([[0.3, 0.2, 0.1]] * 2))
+    line = refused(capsys, arguments, code=1)
+    assert str(table) not in line and str(picture) in line
+    shutil.rmtree(study)
+    write_study(tmp_path, "baseline", small([[0.3, 0.2, 0.4]] * 2))
+    line = refused(capsys, arguments, code=1)
+    assert str(table) in line and str(picture) in line
+
+
+def test_presets_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for preset, score in (("scaled", 0.1), ("interior", 0.2), ("thesis", 0.3)):
+        write_study(tmp_path, "baseline", small([[score]]), preset=preset)
+    main(["--results-dir", str(tmp_path), "--env", "thesis", "interior"])
+    out = capsys.readouterr().out
+    assert "thesis: 1 experiment;" in out and "interior: 1 experiment;" in out and "scaled" not in out
+    assert not (tmp_path / "scaled" / TABLE).exists()
+    assert pd.read_csv(tmp_path / "thesis" / TABLE)["best_score"].tolist() == [0.3]
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = ["--results-dir", str(tmp_path)]
+    assert "absent: no such folder" in refused(capsys, ["--results-dir", str(tmp_path / "absent")])
+    assert "holds no studies" in refused(capsys, folder)
+    write_study(tmp_path, "baseline", small([[0.1]]), preset="interior")
+    other = write_study(tmp_path, "other", small([[0.1]]))
+    assert "preset 'mars'; allowed: interior, scaled" in refused(capsys, [*folder, "--env", "mars"])
+    assert "--quik" in refused(capsys, [*folder, "--quik"])
+    whole = contents(tmp_path)
+    for file in (schema.RUNS, schema.STOPPING_EPISODES, schema.REWARDS):
+        path = other / file
+        path.write_bytes(whole[path][:-1])
+        before = contents(tmp_path)
+        for arguments in (folder, [*folder, "--check"]):
+            line = refused(capsys, arguments)
+            assert str(path) in line and "truncated" in line
+        assert contents(tmp_path) == before
+        path.write_bytes(whole[path])
+    shutil.copytree(tmp_path / "interior" / "baseline", tmp_path / "scaled" / "baseline")
+    assert "preset interior; allowed here: scaled" in refused(capsys, folder)
+    shutil.rmtree(tmp_path / "scaled" / "baseline")
+    shutil.copytree(other, tmp_path / "scaled" / "baseline")
+    assert "experiment other; allowed here: baseline" in refused(capsys, folder)
+
+
+def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_study(tmp_path, "baseline", full(0.0))
+    done = {key: spec for place, (key, spec) in enumerate(full(0.5).items()) if place % 2 or key[0] != 44}
+    folder = write_study(tmp_path, "other", done)
+    (folder / ".lock").write_text("{}")
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / "checkpoint-000001.data").write_bytes(b"\0")
+    shutil.copytree(folder, tmp_path / "scaled" / "other.before-20260101-000000-000000")
+    (tmp_path / "scaled" / "just_begun").mkdir()
+    main(["--results-dir", str(tmp_path)])
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: scaled: other: 40 of 48 runs are there (cells × seeds); "
+        "only 40 pairs of runs to compare, 8 of the baseline's 48 runs are not here"
+    ]
+    table = pd.read_csv(tmp_path / "scaled" / TABLE)
+    assert table["experiment"].tolist() == ["baseline", "other"] and table["paired_runs"][1] == 40
+    assert table["paired_score_difference"][1] == pytest.approx(0.5)
+
+
+def warnings(root: Path) -> list[str]:
+    return Comparison(root / "scaled", find_studies(root)).warnings
+
+
+def test_warnings(tmp_path: Path) -> None:
+    other = write_study(tmp_path, "other", small([[0.1], [0.2]]))
+    assert warnings(tmp_path) == ["scaled: no study baseline: the columns that compare with it stay empty"]
+    baseline = write_study(tmp_path, "baseline", small([[0.1], [0.2]]))
+    assert warnings(tmp_path) == []
+    shutil.rmtree(other)
+    shutil.rmtree(baseline)
+    write_study(tmp_path, "baseline", small([[0.1], [0.2], [0.3]]))
+    write_study(tmp_path, "more", small([[0.1, 0.2], [0.2, 0.2], [0.3, 0.4]]))
+    write_study(tmp_path, "longer", small([[0.1], [0.2], [0.3]]), episodes=200)
+    write_study(tmp_path, "world", small([[0.1], [0.2], [0.3]]), greedy=GREEDY * 1.01)
+    lines = warnings(tmp_path)
+    assert len(lines) == 3
+    assert lines[0] == "scaled: longer: trained 200 episodes, the baseline 100"
+    assert lines[1] == "scaled: more: only 3 pairs of runs to compare, 3 of the 6 here are not in the baseline"
+    assert lines[2].startswith("scaled: world: its reference policies do other")
+
+
+def test_text_of_a_study_without_numbers(tmp_path: Path) -> None:
+    rows, *others = frames(write_study(tmp_path, "baseline", small([[None]])))
+    text = comparison_text(comparison_table(rows, *others), "scaled")
+    assert "–" in text and "nan" not in text.lower() and "NA" not in text
+
+
+def test_statistics_read_no_files() -> None:
+    source = Path(comparison_statistics.__file__).read_text()
+    assert "open(" not in source and "Path" not in source and "read_csv" not in source

@@ -1,0 +1,125 @@
+"""The master's choice of offloads against the naive one, on random cases and on the limits themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reference.naive_learner import naive_choose
+
+from common.environment.mec_env import STORAGE
+from common.environment.offloading import (
+    accept_at_random,
+    choose_offloads,
+    exceeds_limits,
+    offload_slots,
+    rank_and_accept,
+)
+
+Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def random_cases(count: int, agents: int, share: float, low: int, high: int) -> Case:
+    """Proposals, sizes, scores and orders (count, N); whole sizes, so that sums meet the storage exactly."""
+    rng = np.random.default_rng([agents, int(100 * share), high])
+    proposes = rng.random((count, agents)) < share
+    sizes = rng.integers(low, high, (count, agents), endpoint=True).astype(float)
+    order = np.argsort(rng.random((count, agents)), axis=1)
+    return proposes, sizes, rng.normal(size=(count, agents)), order
+
+
+def choose(case: Case, channels: int, explore: np.ndarray | None = None) -> np.ndarray:
+    proposes, sizes, scores, order = map(torch.from_numpy, case)
+    flags = None if explore is None else torch.from_numpy(explore)
+    return choose_offloads(proposes, sizes, scores, channels, STORAGE, flags, order).numpy()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 50), (35, 50), (40, 40), (1, 2)])
+@pytest.mark.parametrize(("agents", "channels", "share"), [(50, 10, 0.5), (50, 10, 0.15), (14, 10, 0.8), (12, 4, 0.4)])
+def test_choice_equals_the_naive_choice(agents: int, channels: int, share: float, low: int, high: int) -> None:
+    """Half of the cases exploring, so by rank and at random, with and without proposals that fit."""
+    cases = random_cases(300, agents, share, low, high)
+    proposes, sizes, _, order = cases
+    explore = np.arange(300) % 2 == 0
+    chosen = choose(cases, channels, explore)
+    for i in range(300):
+        arguments = [column[i] for column in cases[:3]]
+        expected = naive_choose(*arguments, channels, order[i] if explore[i] else None)
+        np.testing.assert_array_equal(chosen[i], expected > 0.5, err_msg=f"case {i}")
+    assert (chosen.sum(1) <= channels).all()
+    assert ((sizes * chosen).sum(1) <= STORAGE).all()
+    assert (chosen <= proposes)[~explore].all(), "a ranking accepts proposers only"
+    np.testing.assert_array_equal(choose(cases, channels)[~explore], chosen[~explore])
+    if share > 0.2:
+        over = exceeds_limits(*map(torch.from_numpy, (proposes, sizes)), channels, STORAGE).numpy()
+        assert (chosen & ~proposes)[explore & over].any(), "a random choice takes agents that did not propose"
+    if low == 35 and channels == 10 and share > 0.2:
+        assert (chosen.sum(1) < channels)[~explore].any(), "the storage never was the limit"
+
+
+def limit_case(sizes: list[float], scores: list[float] | None = None) -> Case:
+    """Everybody proposes; drawn in order of their numbers."""
+    count = len(sizes)
+    scores = scores or list(range(count, 0, -1))
+    return np.ones((1, count), bool), np.array([sizes]), np.array([scores], float), np.arange(count)[None]
+
+
+def test_proposals_that_just_fit_are_all_accepted() -> None:
+    """K proposals, and a sum of exactly S, do not exceed the limits."""
+    assert choose(limit_case([40.0] * 10), 10).all()
+    assert choose(limit_case([1.0] * 10), 10).all()
+
+
+def test_ranking_leaves_room_in_the_storage_and_drawing_may_fill_it() -> None:
+    """A ranked agent needs size + d < S; a drawn one is dropped only when the sum is more than S."""
+    case = limit_case([40.0] * 11)
+    np.testing.assert_array_equal(choose(case, 10)[0], np.arange(11) < 9)
+    np.testing.assert_array_equal(choose(case, 10, np.array([True]))[0], np.arange(11) < 10)
+
+
+def test_ranking_passes_over_what_does_not_fit() -> None:
+    """380 + 30 is too much, so the third in rank is left out and the fourth still comes in."""
+    case = limit_case([190.0, 190.0, 30.0, 15.0, 10.0])
+    np.testing.assert_array_equal(choose(case, 10)[0], [True, True, False, True, False])
+
+
+def test_drawing_drops_from_the_end() -> None:
+    """Dropping ends as soon as the rest fits, and skips nobody in between."""
+    case = limit_case([190.0, 190.0, 30.0, 15.0, 10.0])
+    np.testing.assert_array_equal(choose(case, 10, np.array([True]))[0], [True, True, False, False, False])
+
+
+def test_scores_of_others_are_never_read() -> None:
+    """Where nobody ranks, or for agents that do not propose, a score may be anything."""
+    proposes, sizes, scores, order = random_cases(200, 20, 0.6, 1, 50)
+    expected = choose((proposes, sizes, scores, order), 10)
+    spoilt = np.where(proposes, scores, np.inf)
+    np.testing.assert_array_equal(choose((proposes, sizes, spoilt, order), 10), expected)
+
+
+def test_leading_dimensions_do_not_matter() -> None:
+    cases = random_cases(60, 14, 0.8, 30, 50)
+    explore = np.arange(60) % 3 == 0
+    shaped = tuple(column.reshape(3, 4, 5, 14) for column in cases)
+    together = choose(shaped, 10, explore.reshape(3, 4, 5))
+    np.testing.assert_array_equal(together.reshape(60, 14), choose(cases, 10, explore))
+
+
+def test_parts_on_their_own() -> None:
+    """The learner calls the two choices also directly."""
+    proposes, sizes, scores, order = map(torch.from_numpy, random_cases(100, 30, 0.7, 10, 50))
+    ranked = rank_and_accept(proposes, sizes, scores, 10, STORAGE)
+    drawn = accept_at_random(order, sizes, 10, STORAGE)
+    for i in range(100):
+        best = naive_choose(proposes[i], sizes[i].numpy(), scores[i])
+        np.testing.assert_array_equal(ranked[i].numpy(), best > 0.5)
+        first = naive_choose(np.ones(30, bool), sizes[i].numpy(), scores[i], random_order=order[i].numpy())
+        np.testing.assert_array_equal(drawn[i].numpy(), first > 0.5)
+
+
+def test_offload_slots() -> None:
+    """Ascending agents, then N in the empty slots."""
+    accepted = torch.tensor([[[False] * 5, [False, True, False, True, False]], [[True, False, False, True, True]] * 2])
+    expected = [[[5, 5, 5], [1, 3, 5]], [[0, 3, 4]] * 2]
+    assert offload_slots(accepted, 3).tolist() == expected
+    assert offload_slots(torch.tensor([True, True]), 2).tolist() == [0, 1]

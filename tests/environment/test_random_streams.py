@@ -1,0 +1,160 @@
+"""Random streams: functions of (seed, purpose, index) alone, the same for every pair of learning rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from helpers import actor_weights, critic_weights, grid, make_learner
+
+from common.environment.random_streams import EpisodeDraws, episode_draws, stream, task_draws
+
+SHAPE = {"steps": 10, "agents": 6, "updates": 2, "batch_size": 5}
+
+
+def first(seed: int, purpose: str, index: int = 0) -> np.ndarray:
+    return stream(seed, purpose, index).random(4)
+
+
+def arrays(draws: EpisodeDraws) -> dict[str, np.ndarray]:
+    return {field.name: getattr(draws, field.name) for field in dataclasses.fields(draws)}
+
+
+def assert_same(one: EpisodeDraws, other: EpisodeDraws) -> None:
+    for name, values in arrays(one).items():
+        np.testing.assert_array_equal(values, arrays(other)[name], err_msg=name)
+
+
+def test_the_same_arguments_give_the_same_draws() -> None:
+    np.testing.assert_array_equal(first(42, "tasks", 7), first(42, "tasks", 7))
+    np.testing.assert_array_equal(stream(1, "world").random(100)[:4], first(1, "world"))
+
+
+def test_any_other_argument_gives_other_draws() -> None:
+    """Seeds, purposes and indices that are easily mixed up when they are written one after the other."""
+    keys = [(0, "tasks"), (1, "tasks"), (11, "tasks"), (1, "1/tasks"), (1, "world"), (1, "Tasks")]
+    draws = np.stack([first(*key, index) for key in keys for index in (0, 1, 11, 2**40)])
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_indices_never_overlap() -> None:
+    """The draws of one index do not run into those of the next, however many there are."""
+    long = [stream(3, "tasks", index).random(20_000) for index in (0, 1, 2)]
+    assert len(np.unique(np.concatenate(long))) == 60_000
+
+
+def test_first_numbers_are_these() -> None:
+    """Written down, so that no change of the streams goes unnoticed: it would change every published number."""
+    pinned = {
+        (42, "world", 0): [0.1623273819744463, 0.7197668997673178, 0.9574261288272046],
+        (42, "tasks", 1): [0.6860921013069821, 0.5321096290657561, 0.3914510969527669],
+        (7, "initial actor fc1.weight", 0): [0.3020351005218904, 0.1751258555906925, 0.5279436252902188],
+    }
+    for key, expected in pinned.items():
+        np.testing.assert_array_equal(first(*key)[:3], expected)
+    draws = episode_draws(42, 3, **SHAPE)
+    np.testing.assert_array_equal(draws.tasks[0, 0], [0.4214127748924513, 0.5231802909154574, 0.5228288615552455])
+    noise = [-1.017638045336685, 0.04307690653415037, -0.20233815899698107]
+    np.testing.assert_allclose(draws.noise[0, 0], noise, rtol=1e-14)
+    np.testing.assert_array_equal(draws.coin[:3], [0.8290170749868062, 0.1755139491758707, 0.9810783948296377])
+    np.testing.assert_array_equal(draws.order[0], [4, 5, 3, 1, 2, 0])
+    np.testing.assert_array_equal(draws.replay[0, :3], [0.14036461501207786, 0.32097050376740344, 0.48210941949985553])
+
+
+def test_another_process_draws_the_same() -> None:
+    """Nothing depends on what a process did before, nor on its hash seed."""
+    code = "from common.environment.random_streams import stream; print(stream(5, 'tasks', 9).random(4).tolist())"
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(first(5, "tasks", 9).tolist())
+
+
+def test_episodes_do_not_depend_on_the_order_of_calls() -> None:
+    np.random.seed(0)
+    forwards = [episode_draws(4, k, **SHAPE) for k in range(1, 6)]
+    np.random.seed(1)
+    torch.manual_seed(1)
+    for k in (3, 5, 1, 4, 2):
+        episode_draws(9, k, **SHAPE)
+        assert_same(episode_draws(4, k, **SHAPE), forwards[k - 1])
+
+
+def test_episode_draws() -> None:
+    """Shapes, ranges, and other numbers in every episode and for every seed."""
+    draws = episode_draws(4, 1, **SHAPE)
+    shapes = {name: values.shape for name, values in arrays(draws).items()}
+    assert shapes == {"tasks": (11, 6, 3), "noise": (10, 6, 3), "coin": (10,), "order": (10, 6), "replay": (2, 5)}
+    for name in ("tasks", "coin", "replay"):
+        values = arrays(draws)[name]
+        assert (values >= 0).all() and (values < 1).all(), name
+    assert (np.sort(draws.order, axis=1) == np.arange(6)).all()
+    np.testing.assert_array_equal(draws.tasks, task_draws(4, 1, 10, 6))
+    for other in (episode_draws(4, 2, **SHAPE), episode_draws(5, 1, **SHAPE)):
+        for name, values in arrays(draws).items():
+            assert not np.array_equal(values, arrays(other)[name]), name
+    unit = [draws.tasks, draws.coin, draws.replay, stream(4, "world").random(30)]
+    pooled = np.concatenate([values.ravel() for values in unit])
+    assert len(np.unique(pooled)) == len(pooled), "two purposes share draws"
+
+
+def test_batch_size_and_updates_touch_only_the_replay_draws() -> None:
+    draws, other = (arrays(episode_draws(4, 1, **SHAPE | change)) for change in ({}, {"updates": 3, "batch_size": 9}))
+    for name in draws.keys() - {"replay"}:
+        np.testing.assert_array_equal(draws[name], other[name], err_msg=name)
+
+
+def test_distributions() -> None:
+    """Uniform and normal draws have their moments, and every place of a permutation every agent alike."""
+    draws = episode_draws(2, 1, steps=2000, agents=6, updates=1, batch_size=10_000)
+    uniform = [(values, 0.5, 12**-0.5) for values in (draws.tasks, draws.replay, draws.coin)]
+    for values, mean, deviation in [*uniform, (draws.noise, 0.0, 1.0)]:
+        assert abs(values.mean() - mean) < 5 * deviation / values.size**0.5
+        assert abs(values.std() / deviation - 1) < 5 / values.size**0.5
+    shares = np.stack([(draws.order == agent).mean(0) for agent in range(6)])
+    assert abs(shares - 1 / 6).max() < 5 * (5 / 36 / 2000) ** 0.5
+
+
+def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
+    """A paired design: runs of one seed share weights, world and tasks; those of another seed share nothing."""
+    small = {"agents": 12, "batch_size": 8, "episodes": 10, "actor_hidden": (8, 8), "critic_hidden": (16, 8)}
+    learner = make_learner(grid(1, 2), **small)
+    inputs = learner.inputs(1)
+    for stack in (learner.actors, learner.critics):
+        for seed in (0, 1):
+            runs = stack.flat[16 * seed : 16 * (seed + 1)]
+            assert torch.equal(runs, runs[:1].expand_as(runs))
+        for name, (one, other) in pairs(stack.layout.views(stack.flat[[0, 16]]), 2).items():
+            assert (one != other).all(), name
+    for name in vars(learner.spans[0].world):
+        values = torch.cat([getattr(block.world, name) for block in learner.spans])
+        assert all(torch.equal(values[run], values[16 * (run // 16)]) for run in range(32))
+        assert (values[0] != values[16]).all()
+    assert torch.cat([block.seed_of_run for block in learner.spans]).tolist() == [0] * 16 + [1] * 16
+    for values in (inputs.tasks, inputs.noise):
+        assert len(values) == 2 and (values[0] != values[1]).all()
+
+
+def test_initial_weights_fill_their_ranges() -> None:
+    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors start alike."""
+    learner = make_learner(grid(1)[:1], agents=12, batch_size=8, episodes=10)
+    actors, critic = actor_weights(learner, 0), critic_weights(learner, 0)
+    assert critic["fc1.weight"].shape == (512, 130)
+    for weights, inputs in ((actors, (7, 64)), (critic, (130, 512))):
+        for name, values in weights.items():
+            bound = {"fc1": inputs[0] ** -0.5, "fc2": inputs[1] ** -0.5, "fc3": 3e-3}[name[:3]]
+            assert abs(values).max() <= bound * (1 + 1e-6), name
+            if values.size > 100:
+                assert values.max() > 0.9 * bound and values.min() < -0.9 * bound, name
+            assert len(np.unique(values)) > 0.99 * values.size, name
+    # Every block of the critic's first layer, though drawn by itself, has the bound of the whole.
+    for block in np.split(critic["fc1.weight"], [84, 120], axis=1):
+        np.testing.assert_allclose(block.std(), (3 * 130) ** -0.5, rtol=0.05)
+
+
+def pairs(views: dict[str, torch.Tensor], runs: int) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Parameters by name as one tensor for each run."""
+    return {name: view.unflatten(0, (runs, -1)).unbind() for name, view in views.items()}

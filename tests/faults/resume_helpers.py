@@ -1,0 +1,317 @@
+"""One small study in processes of its own, to be killed, refused or starved, and the bytes it must end with.
+
+The processes are forked from this one, so that PyTorch is loaded once and a kill costs milliseconds. They use one
+thread and the CPU. Faults are functions that the new process calls before the study starts; what they replace there
+is untouched here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+import mmap
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from common.agents.learner import Learner
+from common.agents.reports import RunKey
+from common.config import parse_command_line
+from common.environment.reference_policies import ReferenceResult, evaluate_references
+from common.experiment import Experiment
+from common.recording.store import ResultsStore
+from common.study import checkpoint, runner, shard
+from common.study.mirror import Mirror
+
+EXPERIMENT = Experiment(name="baseline", description="A test.")
+EPISODES = 30
+ARGUMENTS = (
+    f"--agents 10 --batch-size 16 --episodes {EPISODES} --actor-lrs 0.01 0.1 --critic-lrs 0.01 --seeds 1 2 "
+    "--runs-per-shard 2 --log-every 5 --eval-every 10 --eval-episodes 1 --actor-hidden 16 8 --critic-hidden 32 16 "
+    "--checkpoint-minutes 0.06 --threads 1 --device cpu"
+).split()
+SAVED_EVERY = 4  # episodes; see Attempt._prepare
+DIVERGING = RunKey(1, 0.1, 0.01)  # gets a NaN before the episode below, so its shard goes on without it
+DIVERGES_AT = 15
+PHASES = {
+    # Label of a moment -> what runs then; the innermost counts.
+    "training": (shard.ShardTrainer, "train"),
+    "loading a checkpoint": (shard.ShardTrainer, "load"),
+    "verifying a checkpoint": (checkpoint.Checkpoints, "load"),
+    "saving a checkpoint": (checkpoint.Checkpoints, "save"),
+    "removing checkpoints": (checkpoint.Checkpoints, "clear"),
+    "writing CSV files": (ResultsStore, "write"),
+    "references": (runner, "_references"),
+    "reading results": (runner, "load_study"),
+}
+PATIENCE = 300.0  # seconds; a process that takes longer hangs
+
+Fault = Callable[[], None]
+
+
+class Attempt:
+    """One process that runs the study's command; what it prints is kept."""
+
+    def __init__(self, results: Path, *arguments: str, fault: Fault | None = None):
+        """Start it; `results` is the --results-dir, `arguments` come after the study's."""
+        self._streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
+        self.code: int | None = None
+        self._phase = mmap.mmap(-1, 64)  # shared with the process
+        self._say("start-up")
+        references()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run([*ARGUMENTS, "--results-dir", str(results), *arguments], fault)
+
+    def wait(self, seconds: float = PATIENCE) -> int | None:
+        """Exit code, negative for a signal; None if it goes on for longer than `seconds`."""
+        end = time.monotonic() + seconds
+        while self.code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                return None
+            else:
+                time.sleep(0.0005)
+        return self.code
+
+    def end(self) -> int:
+        """Exit code of a process that must end by itself."""
+        code = self.wait()
+        if code is None:
+            self.kill()
+            raise AssertionError(f"hangs: {self.lines()}")
+        return code
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait; its exit code tells whether it ended by itself just before."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so the pid is still its own
+        self.wait()
+
+    @property
+    def phase(self) -> str:
+        """What it does now, or did at its end."""
+        return self._phase[:].rstrip(b"\0").decode()
+
+    @property
+    def out(self) -> str:
+        """What it has printed."""
+        return self._printed(0)
+
+    def lines(self) -> list[str]:
+        """Its standard error."""
+        return self._printed(1).splitlines()
+
+    def _printed(self, stream: int) -> str:
+        descriptor = self._streams[stream].fileno()  # its position is the other process's too
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
+
+    def _say(self, phase: str) -> None:
+        self._phase[:] = phase.encode().ljust(64, b"\0")
+
+    def _run(self, arguments: list[str], fault: Fault | None) -> None:
+        code = 70
+        try:
+            for number, stream in enumerate(self._streams, start=1):
+                os.dup2(stream.fileno(), number)
+            sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w"), line_buffering=True) for n in (1, 2))
+            self._prepare()
+            if fault:
+                fault()
+            runner.main(EXPERIMENT, arguments)
+            code = 0
+        except SystemExit as leave:
+            code = leave.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def _prepare(self) -> None:
+        """Let an episode seem to take a second; leave out what takes long; say what is done; let one run diverge."""
+        seconds = itertools.count()
+        shard.time = SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter)
+        runner.evaluate_references = lambda config, seeds: [found for found in references() if found.seed in seeds]
+        runner.save_study_figures = lambda study: []
+        runner.runtime.code_commit = lambda: "a test"
+        Mirror.__init__.__kwdefaults__["delays"] = (0.01,)
+        for phase, (owner, name) in PHASES.items():
+            setattr(owner, name, self._saying(phase, getattr(owner, name)))
+        before_episode(DIVERGES_AT, poison, seed=DIVERGING.seed)
+
+    def _saying(self, phase: str, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments: object, **options: object) -> object:
+            before = self.phase
+            self._say(phase)
+            result = function(*arguments, **options)
+            self._say(before)
+            return result
+
+        return call
+
+
+def before_episode(episode: int, action: Callable[[Learner], None], seed: int = 2) -> None:
+    """A fault's building block: act before this episode of the shard that holds this seed."""
+    train_episode = Learner.train_episode
+
+    def train(learner: Learner, *arguments: object, **options: object) -> object:
+        if learner.episode == episode - 1 and learner.keys[0].seed == seed:
+            action(learner)
+        return train_episode(learner, *arguments, **options)
+
+    Learner.train_episode = train
+
+
+def poison(learner: Learner) -> None:
+    """Give one run a NaN."""
+    if DIVERGING in learner.keys:
+        with torch.no_grad():
+            learner.critics.flat[learner.keys.index(DIVERGING)] = torch.nan
+
+
+def die(*_: object) -> None:
+    """What a power cut does to this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def study_folder(results: Path) -> Path:
+    """Where the study's files lie."""
+    return results / "scaled" / "baseline"
+
+
+def csv_bytes(folder: Path) -> dict[str, bytes]:
+    """The bytes of the CSV files, without what is in the column wall_seconds."""
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        rows = [line.split(b",") for line in path.read_bytes().split(b"\n")]
+        if b"wall_seconds" in rows[0]:
+            column = rows[0].index(b"wall_seconds")
+            for row in rows[1:-1]:
+                assert float(row[column]) > 0
+                row[column] = b""
+        found[path.name] = b"\n".join(b",".join(row) for row in rows)
+    return found
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@functools.cache
+def references() -> list[ReferenceResult]:
+    """The study's reference policies, which take as long as its training; evaluated once."""
+    config, _ = parse_command_line("", {}, ARGUMENTS)
+    return evaluate_references(config, list(config.seeds))
+
+
+@functools.cache
+def expected() -> dict[str, bytes]:
+    """What every study must end with: the CSV files of one that nothing disturbed."""
+    with tempfile.TemporaryDirectory() as results:
+        attempt = Attempt(Path(results))
+        assert attempt.end() == 0, attempt.lines()
+        assert attempt.lines() == []
+        found = csv_bytes(study_folder(Path(results)))
+    rows = found["runs.csv"].decode().splitlines()[1:]
+    assert [",diverged," in row for row in rows] == [False, True, False, False] and len(found) == 7
+    return found
+
+
+def check_ended(results: Path) -> None:
+    """The study ended with the expected bytes and left nothing behind."""
+    folder = study_folder(results)
+    found = csv_bytes(folder)
+    assert found.keys() == expected().keys()
+    for name, data in expected().items():
+        assert found[name] == data, f"{name} differs"
+    left = [path.name for path in folder.iterdir() if path.suffix != ".csv"]
+    assert left == ["study.json"], left
+
+
+def check_ends(results: Path, *arguments: str) -> Attempt:
+    """The same command goes on and ends with the expected bytes."""
+    attempt = Attempt(results, *arguments)
+    assert attempt.end() == 0, attempt.lines()
+    check_ended(results)
+    return attempt
+
+
+def check_refused(results: Path, *arguments: str) -> str:
+    """One line, exit code 2, nothing changed; the line."""
+    before = tree(results)
+    attempt = Attempt(results, *arguments)
+    assert attempt.end() == 2
+    assert len(attempt.lines()) == 1, attempt.lines()
+    assert tree(results) == before
+    return attempt.lines()[0]
+
+
+def check_whole(folder: Path) -> None:
+    """Whatever was interrupted, each CSV file is whole and no run stands twice in runs.csv."""
+    for path in folder.glob("*.csv"):
+        lines = path.read_bytes().split(b"\n")
+        assert lines[-1] == b"" and len({line.count(b",") for line in lines[:-1]}) == 1, path
+    runs = folder / "runs.csv"
+    if runs.exists():
+        keys = [line.split(",")[:3] for line in runs.read_text().splitlines()]
+        assert all(keys.count(key) == 1 for key in keys), keys
+
+
+def survive(results: Path, kills: int, chance: random.Random) -> tuple[Counter[str], int, int]:
+    """Start the study, kill it at a random moment, start it again …, in a new folder when it ends before all kills.
+
+    Returns the kills by what they interrupted, the attempts and the studies. AssertionError if a study does not end
+    with the expected bytes.
+    """
+    start = time.monotonic()
+    expected.cache_clear()
+    expected()
+    longest = (time.monotonic() - start) / 12
+    phases: Counter[str] = Counter()
+    attempts = studies = 0
+    while phases.total() < kills:
+        studies += 1
+        folder = results / f"study-{studies}"
+        for attempt in iter(lambda: Attempt(folder), None):  # noqa: B023
+            attempts += 1
+            limit = chance.uniform(0, longest) if phases.total() < kills else PATIENCE
+            attempt.wait(limit)
+            attempt.kill()
+            if attempt.code != -signal.SIGKILL:
+                break
+            phases[attempt.phase] += 1
+            check_whole(study_folder(folder))
+        assert attempt.end() == 0, attempt.lines()
+        check_ended(folder)
+    return phases, attempts, studies
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of this size; OSError if it cannot be made."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        raise OSError(done.stderr.decode().strip())
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -1,0 +1,149 @@
+"""Bad input: one line that names the thing and what is allowed, exit code 2, nothing written or changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.config import StudyConfig, parse_command_line
+from common.experiment import Experiment
+from common.study.runner import main
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = Experiment(name="baseline", description="A test.")
+TINY = ["--agents", "10", "--episodes", "2", "--batch-size", "16", "--eval-episodes", "1"]
+TINY += ["--actor-lrs", "0.01", "--critic-lrs", "0.01"]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
+
+
+def refused(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(EXPERIMENT, arguments)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--actr-lrs", "0.1"], "--actr-lrs"),
+        (["--actor-lr", "0.1"], "--actor-lr"),  # no guessing of abbreviations
+        (["--actor-lrs", "-0.1"], "--actor-lrs -0.1"),
+        (["--critic-lrs", "nan"], "--critic-lrs nan"),
+        (["--critic-lrs", "inf"], "--critic-lrs inf"),
+        (["--critic-lrs", "0"], "--critic-lrs 0"),
+        (["--actor-lrs", "0.1", "0.1"], "--actor-lrs"),
+        (["--episodes", "0"], "--episodes 0"),
+        (["--episodes", "many"], "--episodes"),
+        (["--agents", "5"], "--channels 10"),
+        (["--channels", "51"], "--channels 51"),
+        (["--env", "mars"], "--env mars"),
+        (["--tau", "1.5"], "--tau 1.5"),
+        (["--gamma", "-1"], "--gamma -1"),
+        (["--seeds", "-3"], "--seeds -3"),
+        (["--replay-capacity", "1005"], "--replay-capacity 1005"),
+        (["--critic-hidden", "64"], "--critic-hidden"),
+    ],
+)
+def test_bad_option(arguments: list[str], named: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    line = refused(capsys, [*arguments, "--results-dir", str(tmp_path)])
+    assert named in line and ("allowed" in line or "invalid" in line or "unrecognized" in line or "needs" in line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_cuda_without_cuda(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert "--device cuda" in refused(capsys, ["--device", "cuda", "--results-dir", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_of_another_configuration(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
+    capsys.readouterr()
+    before = tree(tmp_path)
+    line = refused(capsys, [*TINY, "--gamma", "0.5", "--results-dir", str(tmp_path)])
+    assert "gamma 0.99 there, 0.5 asked" in line and str(tmp_path) in line
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("file", ["runs.csv", "rewards.csv", "study.json"])
+def test_truncated_file(file: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
+    capsys.readouterr()
+    damaged = tmp_path / "scaled" / "baseline" / file
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    before = tree(tmp_path)
+    assert file in refused(capsys, [*TINY, "--seeds", "1", "--results-dir", str(tmp_path)])
+    assert tree(tmp_path) == before
+
+
+def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """A mirror with other runs, with another configuration, and one that is the results folder itself."""
+    here, mirror = tmp_path / "here", tmp_path / "mirror"
+    main(EXPERIMENT, [*TINY, "--seeds", "1", "2", "--results-dir", str(mirror)])
+    main(EXPERIMENT, [*TINY, "--seeds", "9", "--results-dir", str(here)])
+    main(EXPERIMENT, [*TINY, "--gamma", "0.5", "--seeds", "1", "2", "--results-dir", str(tmp_path / "other")])
+    capsys.readouterr()
+    before = tree(tmp_path)
+    for folder in (here, tmp_path / "other"):
+        options = ["--gamma", "0.5"] if folder != here else []
+        line = refused(capsys, [*TINY, *options, "--results-dir", str(folder), "--mirror", str(mirror)])
+        assert str(mirror) in line and "allowed" in line
+    assert "--mirror" in refused(capsys, [*TINY, "--results-dir", str(here), "--mirror", str(here)])
+    assert tree(tmp_path) == before
+
+
+def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    file = tmp_path / "results"
+    file.write_text("not a folder")
+    assert str(file) in refused(capsys, [*TINY, "--results-dir", str(file)])
+    assert file.read_text() == "not a folder"
+
+
+def test_finished_runs_are_not_trained_again(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
+    before = tree(tmp_path)
+    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
+    assert "0 of 1 runs to train" in capsys.readouterr().out
+    after = tree(tmp_path)
+    assert {k: v for k, v in after.items() if k.endswith((".csv", ".json"))} == {
+        k: v for k, v in before.items() if k.endswith((".csv", ".json"))
+    }
+
+
+def test_recorded_results_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "RECORDED.md").write_text("recorded\n")
+    main(EXPERIMENT, TINY)
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["RECORDED.md"]
+    assert (tmp_path / "my_results" / "scaled" / "baseline" / "runs.csv").exists()
+
+
+def test_every_option_is_explained(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse_command_line("A test.", {}, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for spec in dataclasses.fields(StudyConfig):
+        flag = spec.name.replace("_", "-")
+        assert f"--{flag}" in text or f"--no-{flag}" in text
+    assert "--quick" in text
+
+
+def test_runs_from_anywhere(tmp_path: Path) -> None:
+    script = ROOT / "experiments" / "baseline" / "run_baseline_experiment.py"
+    done = subprocess.run([sys.executable, str(script), *TINY], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where there is no terminal
+    assert (tmp_path / "results" / "scaled" / "baseline" / "stopping_heatmap.png").exists()
