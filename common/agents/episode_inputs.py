@@ -16,21 +16,14 @@ from common.agents.optimizer import adam_scales
 from common.agents.replay import importance_exponent
 from common.config import StudyConfig
 from common.environment.mec_env import STEPS, tasks_from_draws
-from common.environment.random_streams import episode_draws, task_draws
+from common.environment.random_streams import episode_draws
 
 EPSILON_FLOOR, EPSILON_SPAN, EPSILON_EPISODES = 0.01, 0.99, 2000.0
-EVALUATION_SEED = 10_000  # evaluation episode k has the tasks of this seed and index k, for every run
 
 
 def epsilon(episode: int) -> float:
     """Scale of the exploration noise and chance of a random acceptance in training episode 1, 2, …"""
     return EPSILON_FLOOR + EPSILON_SPAN * math.exp(-episode / EPSILON_EPISODES)
-
-
-def evaluation_tasks(episodes: int, agents: int) -> np.ndarray:
-    """Tasks of the fixed evaluation episodes, float64 (E, T+1, N, 3)."""
-    draws = [task_draws(EVALUATION_SEED, k, STEPS, agents, "evaluation tasks") for k in range(episodes)]
-    return tasks_from_draws(np.stack(draws))
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from common.agents.candidates import critic_inputs, joint_part, personal_inputs, row_values
-from common.agents.episode_inputs import EpisodeInputs, draw_inputs, evaluation_tasks, on_device
+from common.agents.episode_inputs import EpisodeInputs, draw_inputs, on_device
 from common.agents.layers import ParameterLayout
 from common.agents.networks import Actor, Critic
 from common.agents.replay import Replay
-from common.agents.reports import EpisodeReport, Evaluation, RunKey, StepDetails, StepReport, joined
+from common.agents.reports import EpisodeReport, RunKey, StepDetails, StepReport
 from common.agents.stacked import StackedNetworks
-from common.agents.training_step import StepScales, TrainingStep, Transitions, act, agents_first, proposes
+from common.agents.training_step import StepScales, TrainingStep, Transitions, act, agents_first
 from common.config import StudyConfig
+from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
 from common.environment.mec_env import (
     ACTION_SIZE,
     SIZE,
@@ -35,8 +36,10 @@ from common.environment.offloading import (
     choose_offloads,
     exceeds_limits,
     offload_slots,
+    proposes,
     rank_and_accept,
 )
+from common.environment.records import joined
 from common.environment.rollout import Trajectory, play
 from common.training.blocks import Block, split_runs
 from common.training.memory import KEPT_BYTES, free_bytes
@@ -322,14 +325,3 @@ class Learner:
         self.episode, self.updates = episode, updates
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
-
-
-def summarise(trajectory: Trajectory) -> Evaluation:
-    """Means over the episodes of a trajectory, (R,) each."""
-    offloads = trajectory.offloads.to(trajectory.rewards.dtype).sum(-1)
-    return Evaluation(
-        trajectory.rewards.sum(-1).mean(-1),
-        trajectory.late_share.mean(-1).mean(-1),
-        trajectory.drained_share.mean(-1).mean(-1),
-        offloads.mean(-1).mean(-1),
-    )

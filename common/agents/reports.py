@@ -5,12 +5,11 @@ Letters in shapes: R runs, N agents, B samples, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from common.environment.records import TensorRecord
 
 
 @dataclass(frozen=True, order=True)
@@ -20,39 +19,6 @@ class RunKey:
     seed: int
     actor_lr: float
     critic_lr: float
-
-
-class TensorRecord:
-    """A dataclass of tensors (or dicts of them, or None) whose first dimension is the runs."""
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The same record with `function` applied to every tensor."""
-
-        def mapped(value: object) -> object:
-            if isinstance(value, TensorRecord):
-                return value.map(function)
-            if isinstance(value, dict):
-                return {name: function(tensor) for name, tensor in value.items()}
-            return function(value) if isinstance(value, Tensor) else value
-
-        return type(self)(**{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
-
-
-def joined(records: list) -> object:
-    """One record of all runs from records of consecutive blocks of runs; what is no tensor is alike in all."""
-
-    if len(records) == 1:
-        return records[0]
-
-    def join(values: list) -> object:
-        first = values[0]
-        if isinstance(first, TensorRecord):
-            return joined(values)
-        if isinstance(first, dict):
-            return {name: torch.cat([value[name] for value in values]) for name in first}
-        return torch.cat(values) if isinstance(first, Tensor) else first
-
-    return type(records[0])(**{f.name: join([getattr(r, f.name) for r in records]) for f in fields(records[0])})
 
 
 @dataclass(frozen=True)
@@ -111,13 +77,3 @@ class EpisodeReport(TensorRecord):
     drained_share: Tensor
     step: StepReport | None = None
     details: StepDetails | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation(TensorRecord):
-    """Means over the evaluation episodes, each (R,)."""
-
-    evaluation_return: Tensor
-    late_share: Tensor
-    drained_share: Tensor
-    offloads_per_step: Tensor

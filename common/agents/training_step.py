@@ -12,19 +12,19 @@ from torch import Tensor
 
 from common.agents.candidates import best_rows, candidate_rows, joint_part, personal_inputs, take_rows
 from common.agents.networks import Actor, Parameters
-from common.agents.reports import StepDetails, StepReport, joined
+from common.agents.reports import StepDetails, StepReport
 from common.agents.stacked import StackedNetworks
-from common.training.blocks import PerRun
+from common.environment.offloading import proposes
+from common.environment.records import TensorRecord, joined
 from common.training.timer import PhaseTimer
 
 PIECE_BYTES = 8 * 2**20  # weights of the actors that are stepped in one piece on the CPU
 CRITIC_BYTES = 4 * 2**20  # hidden units of the critics that are stepped in one piece on the CPU
 LEAST_CRITICS = 2  # the products of a lone one are computed twice (layers.stacked_product)
-PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
 
 
 @dataclass(frozen=True)
-class Transitions(PerRun):
+class Transitions(TensorRecord):
     """B transitions of r runs: states (r, B, N, 7), actions (r, B, N, 3), slots (r, B, K), the rest (r, B)."""
 
     states: Tensor
@@ -42,11 +42,6 @@ class StepScales:
     actor: Tensor
     critic: Tensor
     correction: Tensor
-
-
-def proposes(actions: Tensor) -> Tensor:
-    """Which agents propose to offload, (…, N) bool, from actions (…, N, 3)."""
-    return actions[..., 0] >= PROPOSE_THRESHOLD
 
 
 def agents_first(states: Tensor) -> Tensor:

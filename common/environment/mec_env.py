@@ -1,4 +1,4 @@
-"""Mobile-edge-computing environment of CCM-MADRL, vectorised over any leading dimensions (SYSTEM section 2).
+"""Mobile-edge-computing environment of CCM-MADRL, vectorised over any leading dimensions (docs/environment.md).
 
 N agents each hold one task; an agent computes it itself with a share alpha of its processor, or offloads it
 to one server with a share rho of its transmit power. State columns: power [dBm], gain [dB], energy [MJ],
@@ -126,7 +126,7 @@ class MecEnv:
     def server_finish(self, state: Tensor, offload: Tensor, arrival: Tensor) -> Tensor:
         """When the server has finished each offloaded task [s], (…, N); zero for the others.
 
-        The queue of SYSTEM section 2, its double counting included. At most `channels` agents offload.
+        The queue of docs/environment.md, "Server queue", its double counting included. At most `channels` agents offload.
         """
         slots = min(self.channels, state.shape[-2])
         key = torch.where(offload, arrival, torch.inf)

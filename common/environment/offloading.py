@@ -1,9 +1,16 @@
-"""The server-constrained choice of offloads (SYSTEM section 3, "Decision"): pure functions of tensors."""
+"""The server-constrained choice of offloads (docs/algorithm.md, "Decision"): pure functions of tensors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is at least this
+
+
+def proposes(actions: Tensor) -> Tensor:
+    """Which agents propose to offload, (…, N) bool, from actions (…, N, 3)."""
+    return actions[..., 0] >= PROPOSE_THRESHOLD
 
 
 def exceeds_limits(proposes: Tensor, sizes: Tensor, channels: int, storage: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 Nothing here is stateful, so a run's numbers cannot depend on the runs it shares a batch with, on the
 device, or on how often it was interrupted. Two runs with one seed see the same world, tasks, noise and
-initial weights whatever their learning rates are (a paired design, SYSTEM section 5).
+initial weights whatever their learning rates are (a paired design; docs/algorithm.md, "Random streams").
 """
 
 from __future__ import annotations

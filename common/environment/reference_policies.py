@@ -11,13 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.agents.episode_inputs import evaluation_tasks
-from common.agents.learner import summarise
-from common.agents.reports import Evaluation
-from common.agents.training_step import proposes
 from common.config import StudyConfig
+from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
 from common.environment.mec_env import ACTION_SIZE, LOWEST_SHARE, SIZE, STEPS, STORAGE, MecEnv, draw_world, share
-from common.environment.offloading import choose_offloads
+from common.environment.offloading import choose_offloads, proposes
 from common.environment.random_streams import stream
 from common.environment.rollout import Policy, play
 

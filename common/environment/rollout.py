@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from common.environment.mec_env import STATE_SIZE, STEPS, MecEnv, World
-from common.training.blocks import PerRun
+from common.environment.records import TensorRecord
 
 # state (R, E, N, 7), step -> (offload (R, E, N) bool, alpha (R, E, N), rho (R, E, N))
 Policy = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Trajectory(PerRun):
+class Trajectory(TensorRecord):
     """E episodes of R runs: states (R, E, T+1, N, 7), offloads (R, E, T, N) bool, the rest (R, E, T)."""
 
     states: Tensor

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.agents.reports import EpisodeReport, Evaluation, RunKey, StepDetails
+from common.agents.reports import EpisodeReport, RunKey, StepDetails
+from common.environment.evaluation import Evaluation
 from common.environment.mec_env import LOWEST_SHARE, MecEnv
 from common.recording import schema
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from common.agents.reports import RunKey
 from common.environment.mec_env import World
-
-
-class PerRun:
-    """A dataclass of tensors whose first dimension is the runs."""
-
-    def of(self, runs: slice) -> Self:
-        """The same of some runs only."""
-        return type(self)(**{name: value[runs] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from helpers import linear_orientation
 from common.agents.learner import Learner
 from common.agents.optimizer import adam_scales
 from common.agents.reports import RunKey
-from common.agents.training_step import StepScales, TrainingStep, Transitions, act, proposes
+from common.agents.training_step import StepScales, TrainingStep, Transitions, act
 from common.config import StudyConfig
 from common.environment.mec_env import STORAGE, MecEnv
+from common.environment.offloading import proposes
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).resolve().parents[3] / "shared" / "golden"))
 RTOL = 1e-9

@@ -13,7 +13,8 @@ import torch
 from helpers import cpu_threads, grid, make_learner, variant
 
 from common.agents.learner import Learner
-from common.agents.reports import EpisodeReport, RunKey, TensorRecord
+from common.agents.reports import EpisodeReport, RunKey
+from common.environment.records import TensorRecord
 
 FULL: dict[str, object] = {"episodes": 20}
 ODD: dict[str, object] = {"agents": 13, "batch_size": 17, "episodes": 100, "eval_episodes": 2}
