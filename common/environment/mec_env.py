@@ -1,8 +1,8 @@
-"""Mobile-edge-computing environment of CCM-MADRL, vectorised over any leading dimensions (docs/environment.md).
+"""Mobile-edge-computing environment of CCM-MADRL (arXiv 2402.11653), vectorised over any leading dimensions.
 
-N agents each hold one task; an agent computes it itself with a share alpha of its processor, or offloads it
-to one server with a share rho of its transmit power. State columns: power [dBm], gain [dB], energy [MJ],
-size [unit of the preset], cycles [per bit], deadline [s], processor [GHz].
+Equations, constants and their sources: docs/environment.md. N agents each hold one task; an agent computes it itself
+with a share alpha of its processor, or offloads it to one server with a share rho of its transmit power. State columns:
+power [dBm], gain [dB], energy [MJ], size [unit of the preset], cycles [per bit], deadline [s], processor [GHz].
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class World:
 
 
 def draw_world(seeds: list[int], agents: int, dtype: torch.dtype, device: torch.device) -> World:
-    """The worlds of these seeds, fields of shape (len(seeds), N)."""
+    """Draw the worlds of these seeds, fields of shape (len(seeds), N)."""
     draws = np.stack([stream(seed, "world").random((4, agents)) for seed in seeds], axis=1)
     columns = {
         name: torch.as_tensor(low + (high - low) * draws[row]).to(device=device, dtype=dtype)
@@ -74,7 +74,7 @@ def draw_world(seeds: list[int], agents: int, dtype: torch.dtype, device: torch.
 
 
 def tasks_from_draws(draws: np.ndarray) -> np.ndarray:
-    """Unit draws (…, 3) to (size, cycles, deadline), float64."""
+    """Turn unit draws (…, 3) into (size, cycles, deadline), float64."""
     low, high = np.array(TASK_LOW), np.array(TASK_HIGH)
     return low + (high - low) * draws
 
@@ -98,7 +98,7 @@ class MecEnv:
     """Equations of one preset; holds no state. Every tensor may have any leading dimensions."""
 
     def __init__(self, preset: str, channels: int):
-        """Equations of `preset` with K = `channels` radio channels."""
+        """Take the equations of `preset` with K = `channels` radio channels."""
         self.preset = PRESETS[preset]
         self.channels = channels
 
@@ -106,7 +106,7 @@ class MecEnv:
         return state[..., SIZE] * self.preset.bits_per_unit
 
     def local(self, state: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """Delay [s] and energy [J] of computing the task with a share alpha (…, N) of the own processor."""
+        """Compute delay [s] and energy [J] of each task on a share alpha (…, N) of the own processor."""
         work = self._bits(state) * state[..., CYCLES]
         frequency = state[..., PROCESSOR] * 1e9 * alpha
         energy = KAPPA * work * frequency
@@ -115,7 +115,7 @@ class MecEnv:
         return work / frequency, energy
 
     def radio(self, state: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
-        """Delay [s] and energy [J] of sending the task with a share rho (…, N) of the transmit power."""
+        """Compute delay [s] and energy [J] of sending each task with a share rho (…, N) of the transmit power."""
         ten = torch.full((), 10.0, dtype=state.dtype, device=state.device).log()
         watts = torch.exp((state[..., POWER] - 30.0) / 10.0 * ten) * rho
         gain = torch.exp(state[..., GAIN] / 10.0 * ten)
@@ -123,17 +123,21 @@ class MecEnv:
         delay = self._bits(state) / rate
         return delay, watts * delay
 
-    def server_finish(self, state: Tensor, offload: Tensor, arrival: Tensor) -> Tensor:
-        """When the server has finished each offloaded task [s], (…, N); zero for the others.
+    def server_work(self, state: Tensor) -> Tensor:
+        """Compute the time that one unit of the server takes for each task [s], (…, N)."""
+        return self._bits(state) * state[..., CYCLES] / SERVER_HZ
 
-        The queue of docs/environment.md, "Server queue", its double counting included. At most `channels` agents offload.
+    def server_finish(self, state: Tensor, offload: Tensor, arrival: Tensor) -> Tensor:
+        """Compute when the server has finished each offloaded task [s], (…, N); zero for the others.
+
+        docs/environment.md, "Server queue", its double counting included. At most `channels` agents may offload.
         """
         slots = min(self.channels, state.shape[-2])
         key = torch.where(offload, arrival, torch.inf)
         arrival_sorted, order = key.sort(dim=-1, stable=True)
         arrival_sorted, order = arrival_sorted[..., :slots], order[..., :slots]
         valid = arrival_sorted < torch.inf
-        work = (self._bits(state) * state[..., CYCLES] / SERVER_HZ).gather(-1, order)
+        work = self.server_work(state).gather(-1, order)
         finish = torch.where(valid, arrival_sorted + work, 0.0)
         if slots > SERVER_UNITS:
             finish = self._queue(arrival_sorted, work, valid, finish)
@@ -141,7 +145,7 @@ class MecEnv:
 
     @staticmethod
     def _queue(arrival: Tensor, work: Tensor, valid: Tensor, finish: Tensor) -> Tensor:
-        """Finish times of the tasks after the first M, in order of arrival (…, slots).
+        """Let the tasks after the first M wait; finish times of all in order of arrival (…, slots).
 
         The first M tasks find all units idle, so each takes one of its own. Where fewer than M tasks came,
         no later one exists, so what happens to the (then zero) unit times is never read.
@@ -160,15 +164,15 @@ class MecEnv:
         return torch.cat(finishes, dim=-1)
 
     def energy_after(self, energy: Tensor, used_j: Tensor) -> Tensor:
-        """Battery after a step that used `used_j` joules, [MJ], both (…, N)."""
+        """Compute the battery [MJ] after a step that used `used_j` joules, both (…, N)."""
         return (energy - used_j * 1e-6 + HARVEST_J * 1e-6).clamp(0.0, MAX_ENERGY_MJ)
 
     def used_energy(self, state: Tensor, offload: Tensor, alpha: Tensor, rho: Tensor) -> Tensor:
-        """Energy each agent spends on its task [J], (…, N)."""
+        """Compute the energy that each agent spends on its task [J], (…, N)."""
         return torch.where(offload, self.radio(state, rho)[1], self.local(state, alpha)[1])
 
     def agent_costs(self, state: Tensor, delay: Tensor, used_j: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cost, energy after [MJ], lateness and drain of each agent, all (…, N), from its delay [s] and energy [J]."""
+        """Turn delay [s] and energy [J] into each agent's cost, energy after [MJ], lateness and drain, all (…, N)."""
         time = delay.clamp(max=MAX_DELAY_S) / MAX_DELAY_S
         energy = self.energy_after(state[..., ENERGY], used_j)
         time = torch.where(energy <= 0.0, 1.0, time)
@@ -178,11 +182,11 @@ class MecEnv:
         return cost, energy, late, drained
 
     def local_cost(self, state: Tensor, alpha: Tensor) -> Tensor:
-        """One step's cost of each agent when it computes locally with share alpha, (…, N)."""
+        """Compute each agent's cost of one step when it computes locally with share alpha, (…, N)."""
         return self.agent_costs(state, *self.local(state, alpha))[0]
 
     def step(self, state: Tensor, offload: Tensor, alpha: Tensor, rho: Tensor) -> Outcome:
-        """One step from state (…, N, 7) with offload (…, N) bool and shares alpha, rho (…, N)."""
+        """Take one step from state (…, N, 7) with offload (…, N) bool and shares alpha, rho (…, N)."""
         local_delay, local_energy = self.local(state, alpha)
         arrival, radio_energy = self.radio(state, rho)
         finish = self.server_finish(state, offload, arrival)
@@ -195,3 +199,15 @@ class MecEnv:
             late_share=(late > 0).to(state.dtype).mean(-1),
             drained_share=(drained > 0).to(state.dtype).mean(-1),
         )
+
+    def reward_slope(self, state: Tensor, offload: Tensor, actions: Tensor) -> Tensor:
+        """Differentiate one step's reward by the actors' outputs: dr/da (…, N, 3) at actions (…, N, 3) in [-1, 1].
+
+        state (…, N, 7), offload (…, N) bool; who offloads is held fixed, so the first output has slope 0, as have
+        alpha of who offloads and rho of who doesn't. An agent's power also moves when the tasks after its own finish.
+        docs/environment.md, "Reward".
+        """
+        with torch.enable_grad():
+            outputs = actions.detach().requires_grad_()
+            outcome = self.step(state, offload, share(outputs[..., 1]), share(outputs[..., 2]))
+            return torch.autograd.grad(outcome.reward.sum(), outputs)[0]

@@ -1,11 +1,12 @@
 """Policies that need no learning, played on the learners' evaluation episodes: what a return is worth.
 
-Evaluated in float64 on the CPU. In shapes: R seeds, E evaluation episodes, N agents, G grid points.
+Definitions: docs/environment.md, "Reference policies". Computed in float64 on the CPU. In shapes: R seeds,
+E evaluation episodes, N agents, G grid points.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from common.config import StudyConfig
 from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
-from common.environment.mec_env import ACTION_SIZE, LOWEST_SHARE, SIZE, STEPS, STORAGE, MecEnv, draw_world, share
+from common.environment.mec_env import ACTION_SIZE, LOWEST_SHARE, SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share
 from common.environment.offloading import choose_offloads, proposes
 from common.environment.random_streams import stream
+from common.environment.records import joined
 from common.environment.rollout import Policy, play
 
-GRID_POINTS = 200  # shares tried per task, spaced evenly in their logarithm from 0.01 to 1
+LOCAL_GRID, RADIO_GRID, CONSTANT_GRID = 200, 50, 100  # shares that are tried, evenly spaced in their logarithm
+CONSTANTS_AT_ONCE = 10  # constant policies played as one batch; bounds the memory of a study with many seeds
 
 
 @dataclass(frozen=True)
@@ -34,34 +37,32 @@ class ReferenceResult:
     offloads_per_step: float
 
 
-def share_grid(points: int = GRID_POINTS) -> Tensor:
-    """Shares from 0.01 to 1, float64 (points,)."""
+def share_grid(points: int) -> Tensor:
+    """Space `points` shares from 0.01 to 1 evenly in their logarithm, float64 (points,)."""
     return torch.from_numpy(np.geomspace(LOWEST_SHARE, 1.0, points))
 
 
 def best_local_share(env: MecEnv, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Per task the share alpha of least one-step cost without offloading, and that cost, both (…, N)."""
-    grid = share_grid()
-    costs = torch.stack([env.local_cost(state, torch.full_like(state[..., SIZE], float(a))) for a in grid], dim=-1)
-    lowest, index = costs.min(-1)
+    """Find each task's share alpha of least one-step cost without offloading, and that cost, both (…, N)."""
+    grid = share_grid(LOCAL_GRID)
+    lowest, index = env.local_cost(state, _each(grid, state)).min(0)
     return grid[index], lowest
 
 
 def best_radio_share(env: MecEnv, state: Tensor) -> Tensor:
-    """Per task the share rho of least one-step cost of offloading to an idle server, (…, N)."""
-    grid = share_grid(50)
-    alone = torch.ones_like(state[..., SIZE], dtype=torch.bool)
-    costs = []
-    for value in grid:
-        arrival, energy = env.radio(state, torch.full_like(state[..., SIZE], float(value)))
-        # Each agent for itself: one offloaded task per "server", so there is no queue.
-        finish = env.server_finish(state.unsqueeze(-2), alone.unsqueeze(-1), arrival.unsqueeze(-1)).squeeze(-1)
-        costs.append(env.agent_costs(state, finish, energy)[0])
-    return grid[torch.stack(costs, dim=-1).min(-1).indices]
+    """Find each task's share rho of least one-step cost of offloading to an idle server, (…, N)."""
+    grid = share_grid(RADIO_GRID)
+    arrival, energy = env.radio(state, _each(grid, state))
+    return grid[env.agent_costs(state, arrival + env.server_work(state), energy)[0].argmin(0)]
+
+
+def _each(grid: Tensor, state: Tensor) -> Tensor:
+    """Give every task every share of the grid (G,): (G, …, 1) for state (…, N, 7)."""
+    return grid.view(-1, *[1] * (state.dim() - 1))
 
 
 def greedy_offloads(env: MecEnv, state: Tensor, alpha: Tensor, rho: Tensor) -> Tensor:
-    """Offloads (…, N) bool: up to K times the one that lowers the total cost most, with the real queue.
+    """Offload up to K tasks, each time the one that lowers the total cost most, with the real queue; (…, N) bool.
 
     Starts from nobody and stops where no further offload within storage S gains anything.
     """
@@ -94,7 +95,7 @@ def greedy_offloads(env: MecEnv, state: Tensor, alpha: Tensor, rho: Tensor) -> T
 
 
 def evaluate_references(config: StudyConfig, seeds: list[int]) -> list[ReferenceResult]:
-    """All reference policies on these seeds' worlds and the fixed evaluation episodes."""
+    """Play all reference policies on these seeds' worlds and the fixed evaluation episodes."""
     env = MecEnv(config.env, config.channels)
     world = draw_world(seeds, config.agents, torch.float64, torch.device("cpu"))
     tasks = torch.from_numpy(evaluation_tasks(config.eval_episodes, config.agents))
@@ -103,7 +104,7 @@ def evaluate_references(config: StudyConfig, seeds: list[int]) -> list[Reference
     def evaluate(policy: Policy) -> Evaluation:
         return summarise(play(env, world, tasks, policy))
 
-    alphas, constant = _best_constant(env, config, evaluate)
+    alphas, constant = best_constant(env, world, tasks)
     found = {
         "random": evaluate(_random_policy(config, seeds)),
         "constant": constant,
@@ -115,14 +116,33 @@ def evaluate_references(config: StudyConfig, seeds: list[int]) -> list[Reference
             seed,
             name,
             float(alphas[i]) if name == "constant" else None,
-            *(
-                float(getattr(result, field)[i])
-                for field in ("evaluation_return", "late_share", "drained_share", "offloads_per_step")
-            ),
+            **{f.name: float(getattr(result, f.name)[i]) for f in fields(Evaluation)},
         )
         for i, seed in enumerate(seeds)
         for name, result in found.items()
     ]
+
+
+def best_constant(env: MecEnv, world: World, tasks: Tensor) -> tuple[Tensor, Evaluation]:
+    """Find each seed's single share alpha (R,) of the best return without offloading, and its evaluation.
+
+    world: fields (R, N); tasks (R, E, T+1, N, 3).
+    """
+    seeds = len(tasks)
+    tried = []
+    for shares in share_grid(CONSTANT_GRID).split(CONSTANTS_AT_ONCE):
+        alpha = shares.repeat_interleave(seeds).view(-1, 1, 1)
+        worlds = World(**{name: value.repeat(len(shares), 1) for name, value in vars(world).items()})
+        played = play(
+            env,
+            worlds,
+            tasks.repeat(len(shares), 1, 1, 1, 1),
+            lambda state, t, alpha=alpha: _without_offloads(state, alpha.expand_as(state[..., SIZE])),
+        )
+        tried.append(summarise(played).map(lambda values: values.unflatten(0, (-1, seeds))))
+    evaluations = joined(tried)
+    best = evaluations.evaluation_return.argmax(0)
+    return share_grid(CONSTANT_GRID)[best], evaluations.map(lambda values: values.gather(0, best[None])[0])
 
 
 def _without_offloads(state: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +155,7 @@ def _greedy(env: MecEnv, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _random_policy(config: StudyConfig, seeds: list[int]) -> Policy:
-    """Outputs uniform in [-1, 1]; over the limits, agents are accepted at random."""
+    """Act uniformly in [-1, 1]; over the limits, agents are accepted at random."""
     shape = (config.eval_episodes, STEPS, config.agents)
     streams = [stream(seed, "random policy") for seed in seeds]
     outputs = torch.from_numpy(np.stack([s.uniform(-1.0, 1.0, (*shape, ACTION_SIZE)) for s in streams]))
@@ -150,19 +170,3 @@ def _random_policy(config: StudyConfig, seeds: list[int]) -> Policy:
         return offload, share(actions[..., 1]), share(actions[..., 2])
 
     return policy
-
-
-def _best_constant(env: MecEnv, config: StudyConfig, evaluate) -> tuple[Tensor, Evaluation]:
-    """Per seed the single share alpha (R,) of the best return without offloading, and its evaluation (R,)."""
-    grid = share_grid(100)
-    tried = [
-        evaluate(lambda state, t, a=float(a): _without_offloads(state, torch.full_like(state[..., SIZE], a)))
-        for a in grid
-    ]
-    returns = torch.stack([e.evaluation_return for e in tried])
-    best = returns.argmax(0)
-    pick = {
-        name: torch.stack([getattr(tried[int(g)], name)[i] for i, g in enumerate(best)])
-        for name in ("evaluation_return", "late_share", "drained_share", "offloads_per_step")
-    }
-    return grid[best], Evaluation(**pick)
