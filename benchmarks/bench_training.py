@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from common.agents.episode_inputs import epsilon  # noqa: E402
 
 from common.agents import candidates  # noqa: E402
-from common.agents.episode_inputs import epsilon  # noqa: E402
 from common.agents.learner import Learner  # noqa: E402
 from common.agents.reports import RunKey  # noqa: E402
 from common.config import GRID, ConfigError, StudyConfig  # noqa: E402

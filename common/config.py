@@ -25,23 +25,25 @@ def option(default: Any, help: str, *, results: bool = True, **metadata: Any) ->
 class StudyConfig:
     """One study: a grid of learning rates times seeds, on one preset of the environment.
 
-    Defaults are those of SYSTEM section 3; fields whose metadata says `results=False` change only how
-    the numbers are computed or where they are written, not the numbers.
+    Defaults are those of docs/algorithm.md; fields whose metadata says `results=False` change only how the numbers
+    are computed or where they are written, not the numbers. An experiment's own options are fields of a subclass.
     """
 
     env: str = option("scaled", "preset of the environment", choices=("scaled", "thesis", "interior"))
     seeds: tuple[int, ...] = option(
         (42,), "one run per learning-rate pair and seed", minimum=0, maximum=2**63 - 1, run_key=True
     )
-    actor_lrs: tuple[float, ...] = option(GRID, "actor learning rates of the grid (Adam)", above=0.0, run_key=True)
-    critic_lrs: tuple[float, ...] = option(GRID, "critic learning rates of the grid (Adam)", above=0.0, run_key=True)
+    actor_lrs: tuple[float, ...] = option(
+        GRID, "actor learning rates of the grid; 0: actors stay as they start", minimum=0.0, run_key=True
+    )
+    critic_lrs: tuple[float, ...] = option(GRID, "critic learning rates of the grid", minimum=0.0, run_key=True)
     episodes: int = option(2000, "training episodes of a run, 10 steps each", minimum=1)
     agents: int = option(50, "device agents, one actor each (at least --channels)", minimum=1)
     channels: int = option(
         10, "radio channels K: most offloads the server accepts in one step (at most --agents)", minimum=1
     )
     actor_hidden: tuple[int, ...] = option((64, 32), "units of the actor's hidden layers", minimum=1)
-    critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's two hidden layers", minimum=1)
+    critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's hidden layers", minimum=1)
     output_bound: float = option(
         3e-3,
         "last layers of actor and critic start in U(-bound, bound); 0 means PyTorch's default, 1/sqrt(inputs)",
@@ -55,6 +57,10 @@ class StudyConfig:
         "already stepped (the published algorithm; much slower)",
         choices=("joint", "sequential"),
     )
+    beta1: float = option(0.9, "Adam's beta1 of the actors", minimum=0.0, below=1.0)
+    critic_beta1: float = option(0.9, "Adam's beta1 of the critic", minimum=0.0, below=1.0)
+    beta2: float = option(0.999, "Adam's beta2 of actors and critic", minimum=0.0, below=1.0)
+    adam_eps: float = option(1e-8, "Adam's eps of actors and critic", above=0.0)
     gamma: float = option(0.99, "discount factor", minimum=0.0, maximum=1.0)
     tau: float = option(
         1.0, "share of the network copied into its target after a training step", above=0.0, maximum=1.0
@@ -104,8 +110,6 @@ class StudyConfig:
                 f"--channels {self.channels}: cannot accept more offloads than there are agents "
                 f"(--agents {self.agents}); allowed: 1 to {self.agents}"
             )
-        if len(self.critic_hidden) != 2:
-            raise ConfigError(f"--critic-hidden: needs exactly 2 sizes, got {len(self.critic_hidden)}")
         if self.replay_capacity % 10:
             raise ConfigError(f"--replay-capacity {self.replay_capacity}: allowed: multiples of 10")
         for name in ("seeds", "actor_lrs", "critic_lrs"):
@@ -161,6 +165,8 @@ def _check_field(spec: dataclasses.Field, value: Any) -> None:
             problem = "finite numbers"
         elif "above" in meta and not v > meta["above"]:
             problem = f"finite numbers above {meta['above']:g}"
+        elif "below" in meta and not meta.get("minimum", -math.inf) <= v < meta["below"]:
+            problem = f"{meta.get('minimum', -math.inf):g} up to, not including, {meta['below']:g}"
         elif "minimum" in meta and v < meta["minimum"]:
             problem = f"{meta['minimum']:g} or more"
         elif "maximum" in meta and v > meta["maximum"]:
@@ -205,7 +211,10 @@ def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, defaul
 
 
 def parse_command_line(
-    description: str, overrides: dict[str, Any], arguments: list[str] | None = None
+    description: str,
+    overrides: dict[str, Any],
+    arguments: list[str] | None = None,
+    config_class: type[StudyConfig] = StudyConfig,
 ) -> tuple[StudyConfig, argparse.Namespace]:
     """Configuration from the command line: options over --quick over the experiment's overrides over defaults.
 
@@ -213,7 +222,7 @@ def parse_command_line(
     Exits with code 2 and one line on a bad option or value.
     """
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for spec in dataclasses.fields(StudyConfig):
+    for spec in dataclasses.fields(config_class):
         _add_option(parser, spec, overrides.get(spec.name, spec.default))
     parser.add_argument(
         "--quick",
@@ -229,7 +238,7 @@ def parse_command_line(
     quick, fresh = said.pop("quick"), said.pop("fresh")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
     try:
-        config = StudyConfig(**{**overrides, **(QUICK if quick else {}), **given})
+        config = config_class(**{**overrides, **(QUICK if quick else {}), **given})
     except ConfigError as problem:
         parser.error(str(problem))
     return config, argparse.Namespace(quick=quick, fresh=fresh, results_dir_given="results_dir" in given)

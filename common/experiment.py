@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.agents.networks import Actor, Critic
+from common.config import ConfigError, StudyConfig
+
+if TYPE_CHECKING:
+    from common.agents.algorithm import Algorithm
+    from common.agents.networks import Actor, Critic
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """`overrides` are fields of StudyConfig; `description` is what --help begins with."""
+    """`description` is what --help begins with; whatever else is not given is the baseline's.
+
+    overrides: new defaults of fields of StudyConfig. actor, critic, algorithm: subclasses. config: a subclass of
+    StudyConfig with options of the experiment's own. ConfigError where one of these has a name of the engine's.
+    """
 
     name: str
     description: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    actor_class: type[Actor] = Actor
-    critic_class: type[Critic] = Critic
+    actor: type[Actor] | None = None
+    critic: type[Critic] | None = None
+    algorithm: type[Algorithm] | None = None
+    config: type[StudyConfig] = StudyConfig
+
+    def __post_init__(self) -> None:
+        engine = {spec.name for spec in dataclasses.fields(StudyConfig)}
+        own = [] if self.config is StudyConfig else list(vars(self.config).get("__annotations__", {}))
+        for name in own:
+            if name in engine:
+                raise ConfigError(
+                    f"experiment {self.name}: its option {name} hides one of the engine's; allowed: another name, or "
+                    f'overrides={{"{name}": …}} for another default'
+                )
+        known = {spec.name for spec in dataclasses.fields(self.config)}
+        for name in self.overrides:
+            if name not in known:
+                raise ConfigError(f"experiment {self.name}: overrides {name}, which is no option")

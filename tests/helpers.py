@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common.agents.stacked import StackedNetworks
 
 from common.agents.learner import Learner
 from common.agents.networks import Actor, Critic
 from common.agents.reports import RunKey
-from common.agents.stacked import StackedNetworks
 from common.config import StudyConfig
 from common.experiment import Experiment
 

@@ -1,36 +1,30 @@
-"""CCM-MADRL learner for the R runs of a shard side by side (SYSTEM section 3).
+"""CCM-MADRL learner for the R runs of one batch (docs/algorithm.md).
 
-Plays, stores, trains and evaluates; returns reports of what happened and knows nothing of files. Shapes:
-R runs, S seeds, N agents, T steps, E evaluation episodes, U training steps per episode, B samples.
+Plays, stores, trains and evaluates; returns reports of what happened and knows nothing of files, processes or blocks.
+Shapes: R runs, r of them, S seeds, N agents, T steps, E evaluation episodes, U training steps per episode, B samples.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from common.agents.candidates import critic_inputs, joint_part, personal_inputs, row_values
-from common.agents.episode_inputs import EpisodeInputs, draw_inputs, on_device
-from common.agents.layers import ParameterLayout
-from common.agents.networks import Actor, Critic
-from common.agents.replay import Replay
+from common.agents.algorithm import Algorithm
+from common.agents.bank import Bank, Zeros, plain_zeros
+from common.agents.inputs import Due, EpisodeInputs, draw, on_device
+from common.agents.networks import PERSONAL_SIZE, Actor, Critic
+from common.agents.replay import Replay, importance_exponent
 from common.agents.reports import EpisodeReport, RunKey, StepDetails, StepReport
-from common.agents.stacked import StackedNetworks
-from common.agents.training_step import StepScales, TrainingStep, Transitions, act, agents_first
-from common.config import StudyConfig
+from common.agents.update import Batch, Update, agents_first
+from common.config import ConfigError, StudyConfig
 from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
-from common.environment.mec_env import (
-    ACTION_SIZE,
-    SIZE,
-    STATE_SIZE,
-    STEPS,
-    STORAGE,
-    MecEnv,
-    draw_world,
-    share,
-)
+from common.environment.mec_env import ACTION_SIZE, SIZE, STATE_SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share
 from common.environment.offloading import (
     accept_at_random,
     choose_offloads,
@@ -39,14 +33,23 @@ from common.environment.offloading import (
     proposes,
     rank_and_accept,
 )
-from common.environment.records import joined
 from common.environment.rollout import Trajectory, play
-from common.training.blocks import Block, split_runs
-from common.training.memory import KEPT_BYTES, free_bytes
-from common.training.timer import PhaseTimer
-from common.training.workers import LEAST_RUNS, Workers, worker_count
+from common.experiment import Experiment
 
-CACHE_BYTES = 16 * 2**20  # hidden units of one block of runs on the CPU
+ALL_ROWS_ON_CPU = 2**30  # rows of a product, unless an engine that knows the cache asks for fewer
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive runs: which, their worlds (r, N), which seed each belongs to (r,), and the runs of each seed.
+
+    groups: (seed's number, runs counted within the part).
+    """
+
+    runs: slice
+    world: World
+    seed_of_run: Tensor
+    groups: list[tuple[int, slice]]
 
 
 class Learner:
@@ -54,41 +57,54 @@ class Learner:
 
     def __init__(
         self,
+        experiment: Experiment,
         config: StudyConfig,
         keys: list[RunKey],
         device: torch.device,
         *,
-        actor_class: type[Actor] = Actor,
-        critic_class: type[Critic] = Critic,
         dense: bool | None = None,
-        timer: PhaseTimer | None = None,
-        threads: int = 1,
+        rows_at_once: int = ALL_ROWS_ON_CPU,
+        zeros: Zeros = plain_zeros,
+        phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
     ):
-        """Untrained runs `keys`, which must be ordered by seed; `dense` defaults to true on CUDA only.
+        """Untrained runs `keys`, which must be ordered by seed.
 
-        With several `threads` on the CPU, spans of runs are computed side by side; the numbers stay the same.
+        `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
+        CUDA only); otherwise only rows that count, `rows_at_once` in one product. `zeros` gives the memory of all
+        state; `phase` is entered around each part of the work, named. ConfigError where a network's output is wrong.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
-        self.timer = timer or PhaseTimer()
-        self.threads, self.workers = threads, Workers()
+        self.phase, self.zeros = phase, zeros
         self.env = MecEnv(config.env, config.channels)
         self.keys = list(keys)
-        self.episode = 0  # training episodes done
-        self.updates = 0  # training steps done
-        actor = actor_class(config.actor_hidden, config.output_bound)
-        critic = critic_class(config.agents, config.critic_hidden, config.output_bound)
-        self.actors = self._stacked(actor, config.agents)
-        self.critics = self._stacked(critic, 1)
-        self.training_step = TrainingStep(
+        self.episode = self.updates = self.critic_steps = self.actor_steps = 0  # done so far
+        self.algorithm = (experiment.algorithm or Algorithm)(config)
+        rules = [getattr(type(self.algorithm), name) for name in ("target_due", "update_target")]
+        separate = config.tau < 1.0 or rules != [Algorithm.target_due, Algorithm.update_target]
+        made = {"dtype": self.dtype, "device": device, "zeros": zeros, "separate_target": separate}
+        seeds = [key.seed for key in keys]
+        actor, critic = experiment.actor or Actor, experiment.critic or Critic
+        check_networks(actor(config), critic(config), config)
+        self.actors = Bank(
+            lambda: actor(config), "actor", seeds, config.agents,
+            optimizer=self.algorithm.actor_optimizer, one_by_one=False, **made,
+        )  # fmt: skip
+        self.critics = Bank(
+            lambda: critic(config), "critic", seeds, 1,
+            optimizer=self.algorithm.critic_optimizer, one_by_one=not self.dense, **made,
+        )  # fmt: skip
+        self.run_state = {}
+        for name, start in self.algorithm.run_state().items():
+            self.run_state[name] = zeros((len(keys),), torch.float64, device).fill_(start)
+        self.update = Update(
             self.actors,
             self.critics,
-            gamma=config.gamma,
-            tau=config.tau,
+            self.algorithm,
+            self.run_state,
             clip_norm=config.clip_norm,
             sequential=config.actor_update == "sequential",
-            dense=self.dense,
-            timer=self.timer,
+            rows_at_once=0 if self.dense else rows_at_once,
         )
         self.replay = Replay(
             len(keys),
@@ -99,20 +115,10 @@ class Learner:
             config.channels,
             self.dtype,
             device,
+            zeros,
         )
         self.evaluation_tasks = on_device(evaluation_tasks(config.eval_episodes, config.agents), self.dtype, device)
         self._index_runs()
-
-    def _stacked(self, network: Actor | Critic, members: int) -> StackedNetworks:
-        """Untrained networks of all runs, `members` each; runs of one seed start alike."""
-
-        def initial(layout: ParameterLayout) -> Tensor:
-            by_seed = {key.seed: None for key in self.keys}
-            for seed in by_seed:
-                by_seed[seed] = layout.initial(network.name, seed, members).to(self.device, self.dtype)
-            return torch.stack([by_seed[key.seed] for key in self.keys])
-
-        return StackedNetworks(network, initial(network.layout), initial(network.statistics), self.config.tau < 1.0)
 
     def _index_runs(self) -> None:
         """Everything that depends on which runs are present."""
@@ -122,70 +128,95 @@ class Learner:
         self.seeds = list(dict.fromkeys(seeds))
         self.actor_lrs = torch.tensor([key.actor_lr for key in self.keys], dtype=torch.float64)
         self.critic_lrs = torch.tensor([key.critic_lr for key in self.keys], dtype=torch.float64)
-        worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
-        # Each worker has a span of runs, which play together and then train block by block.
-        self.workers.restart(worker_count(self.threads, len(seeds), self.device))
-        self.spans = split_runs(self.keys, self.workers.count, worlds)
-        size = self._block_size()
-        self.blocks = [
-            split_runs(self.keys, -(-len(span.seed_of_run) // size), worlds, span.runs) for span in self.spans
-        ]
+        self.worlds = draw_world(self.seeds, self.config.agents, self.dtype, self.device)
+        self.everything = self.part(slice(0, len(seeds)))
 
-    def _block_size(self) -> int:
-        """Runs that train in one piece: as many as keep the working set in cache (CPU) or memory (CUDA)."""
-        config = self.config
-        rows = (config.agents + 1) if self.dense else config.channels
-        hidden_bytes = config.batch_size * rows * sum(config.critic_hidden) * (8 if config.dtype == "float64" else 4)
-        if self.device.type == "cuda":
-            return max(1, free_bytes(self.device) // 8 // hidden_bytes)
-        numbers = config.agents * max(config.batch_size * max(config.actor_hidden), self.actors.layout.size)
-        actor_bytes = numbers * self.actors.flat.element_size()
-        return max(LEAST_RUNS, min(CACHE_BYTES // hidden_bytes, KEPT_BYTES // actor_bytes))
+    def part(self, runs: slice) -> Part:
+        """Consecutive runs, with what belongs to them."""
+        places = [self.seeds.index(key.seed) for key in self.keys[runs]]
+        starts = [places.index(place) for place in dict.fromkeys(places)]
+        groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
+        seed_of_run = torch.tensor(places, device=self.device)
+        world = World(**{name: value[seed_of_run] for name, value in vars(self.worlds).items()})
+        return Part(runs, world, seed_of_run, groups)
 
-    def inputs(self, episode: int) -> EpisodeInputs:
-        """The host's part of training episode `episode`: random draws and Adam's scalars."""
-        position = (episode - 1) % self.replay.episodes
-        rates = (self.actor_lrs, self.critic_lrs)
-        return draw_inputs(self.config, self.seeds, rates, episode, self.updates, position, self.device)
+    def due(self) -> tuple[Due, ...]:
+        """Which updates the training steps of the next episode make; none in the first episode."""
+        updates = range(self.updates + 1, self.updates + 1 + self.config.updates_per_episode) if self.episode else ()
+        rule = self.algorithm
+        return tuple(Due(rule.critic_due(u), rule.actor_due(u), rule.target_due(u)) for u in updates)
+
+    def inputs(self) -> EpisodeInputs:
+        """The host's part of the next training episode: random draws and the optimisers' scalars."""
+        drawn = draw(self.config, self.seeds, self.episode + 1, self.algorithm.target_noise)
+        due, count = self.due(), self.config.updates_per_episode
+
+        def scales(bank: Bank, rates: Tensor, done: int, flags: list[bool]) -> Tensor:
+            made = np.cumsum(flags or [True] * count) + done
+            return torch.stack([bank.optimizer.scales(rates, max(1, int(step))) for step in made])
+
+        critic = scales(self.critics, self.critic_lrs, self.critic_steps, [own.critic for own in due])
+        actor = scales(self.actors, self.actor_lrs, self.actor_steps, [own.actor for own in due])
+        beta = np.array([importance_exponent(self.updates + u) for u in range(count)])
+
+        def placed(values: np.ndarray | None, dtype: torch.dtype = self.dtype) -> Tensor | None:
+            return None if values is None else on_device(values, dtype, self.device)
+
+        return EpisodeInputs(
+            **{name: placed(x, torch.float64 if name == "replay" else self.dtype) for name, x in drawn.items()},
+            beta=placed(beta, torch.float64),
+            actor_scales=placed(actor.numpy()),
+            critic_scales=placed(critic.numpy()),
+            position=placed(np.array([self.episode % self.replay.episodes])),
+            due=due,
+        )
 
     def train_episode(self, details: bool = False) -> EpisodeReport:
         """Play the next episode, store it and, from the second on, train; `details` asks for StepDetails."""
-        with self.timer.phase("draws"):
-            inputs = self.inputs(self.episode + 1)
-        report = self.run_episode(inputs, self.episode >= 1, details)
-        self.advance()
-        return report
+        with self.phase("draws"):
+            inputs = self.inputs()
+        report = self.run(self.everything, inputs, details)
+        self.advance(inputs.due)
+        return replace(report, episode=self.episode)
 
-    def advance(self) -> None:
-        """Count an episode that `run_episode` has done."""
+    def advance(self, due: tuple[Due, ...]) -> None:
+        """Count an episode whose training steps made these updates."""
         self.episode += 1
-        if self.episode > 1:
-            self.updates += self.config.updates_per_episode
+        self.updates += len(due)
+        self.critic_steps += sum(own.critic for own in due)
+        self.actor_steps += sum(own.actor for own in due)
 
-    def run_episode(self, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
-        """The episode that `inputs` describe, as tensor operations only (what a CUDA graph captures)."""
-        spans = range(len(self.spans))
-        report = joined(self.workers.map(self._run_span, [(span, inputs, train, details) for span in spans]))
-        return replace(report, episode=self.episode + 1)
+    def run(self, part: Part, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        """The episode that `inputs` describe, of some runs, as tensor operations only; its number is left open."""
+        return self.learn(part, inputs, *self.play(part, inputs), details)
 
-    def _run_span(self, number: int, inputs: EpisodeInputs, train: bool, details: bool) -> EpisodeReport:
-        """The episode of one span of runs; its number is left to the caller."""
-        span = self.spans[number]
-        played, noisy = self._play_training(span, inputs)
-        reports = []
-        for block in self.blocks[number]:
-            own = slice(block.runs.start - span.runs.start, block.runs.stop - span.runs.start)
-            reports.append(self._learn(block, inputs, played.of(own), noisy[own], train, details))
-        return joined(reports)
+    def play(self, part: Part, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
+        """One noisy episode of every run of a part, and its noisy actions (r, T, N, 3)."""
+        noisy_actions = []
+        p = self.actors.tensors(part.runs)
+        noise = inputs.noise[part.seed_of_run].unsqueeze(1)
 
-    def _learn(
-        self, block: Block, inputs: EpisodeInputs, played: Trajectory, noisy: Tensor, train: bool, details: bool
+        def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+            self.actors.observe("observe", part.runs, agents_first(state))
+            z, actions = self.update.act(p, state)
+            actions = self.algorithm.explore(actions, z, noise[:, :, t], inputs.epsilon)
+            noisy_actions.append(actions)
+            personal = torch.cat((state, actions), dim=-1).flatten(1, 2)
+            self.critics.observe("observe", part.runs, state.flatten(2), actions.flatten(2), personal)
+            return self.decide(part, state, actions, inputs.explore[:, t], inputs.order[:, t])
+
+        with self.phase("rollout"), torch.no_grad():
+            trajectory = play(self.env, part.world, inputs.tasks[part.seed_of_run].unsqueeze(1), policy)
+            return trajectory, torch.cat(noisy_actions, dim=1)
+
+    def learn(
+        self, part: Part, inputs: EpisodeInputs, played: Trajectory, noisy: Tensor, details: bool
     ) -> EpisodeReport:
-        """Store what a block of runs played and train on it."""
-        self._store(block.runs, inputs, played, noisy)
+        """Store what a part of the runs played, and train on the replay."""
+        self._store(part, inputs, played, noisy)
         steps, measured = None, None
-        for update in range(self.config.updates_per_episode if train else 0):
-            steps_now, measured = self._train(block, inputs, update, details)
+        for update, due in enumerate(inputs.due):
+            steps_now, measured = self._train(part, inputs, update, due, details and update == len(inputs.due) - 1)
             steps = steps_now if steps is None else steps.and_then(steps_now)
         return EpisodeReport(
             0,
@@ -196,26 +227,8 @@ class Learner:
             measured,
         )
 
-    def _play_training(self, block: Block, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
-        """One noisy episode of every run, and its noisy actions (r, T, N, 3)."""
-        noisy_actions = []
-        actors, critics, runs = self.actors, self.critics, block.runs
-        p, critic_p = actors.views(runs), critics.views(runs)
-        noise = inputs.noise[block.seed_of_run].unsqueeze(1)
-
-        def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-            actors.network.observe_step(p, {"states": agents_first(state)})
-            actions = (act(actors.network, p, state)[0] + noise[:, :, t]).clamp(-1.0, 1.0)
-            noisy_actions.append(actions)
-            critics.network.observe_step(critic_p, critic_inputs(state, actions))
-            return self.decide(block, state, actions, inputs.explore[:, t], inputs.order[:, t])
-
-        with self.timer.phase("rollout"), torch.no_grad():
-            trajectory = play(self.env, block.world, inputs.tasks[block.seed_of_run].unsqueeze(1), policy)
-            return trajectory, torch.cat(noisy_actions, dim=1)
-
     def decide(
-        self, block: Block, state: Tensor, actions: Tensor, explore: Tensor | None = None, order: Tensor | None = None
+        self, part: Part, state: Tensor, actions: Tensor, explore: Tensor | None = None, order: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Offloads (r, E, N) bool, alpha and rho (r, E, N) from state (r, E, N, 7) and actions (r, E, N, 3).
 
@@ -226,84 +239,75 @@ class Learner:
         limits = (self.config.channels, STORAGE)
         shares = share(actions[..., 1]), share(actions[..., 2])
         if self.dense:
-            scores = self._scores(block.runs, state, actions, proposed)
+            scores = self.update.scores(part.runs, state, actions, proposed)
             if explore is None:
                 return choose_offloads(proposed, sizes, scores, *limits), *shares
-            flags, orders = explore[block.seed_of_run, None], order[block.seed_of_run, None]
+            flags, orders = explore[part.seed_of_run, None], order[part.seed_of_run, None]
             return choose_offloads(proposed, sizes, scores, *limits, flags, orders), *shares
         over = exceeds_limits(proposed, sizes, *limits)
         accepted = proposed.clone()
-        for seed, own in block.groups:
+        for seed, own in part.groups:
             need = over[own].unsqueeze(-1)
             if explore is not None and explore[seed]:
                 chosen = accept_at_random(order[seed].expand_as(sizes[own]), sizes[own], *limits)
             elif need.any():
                 ranked = proposed[own] & need
-                runs = slice(block.runs.start + own.start, block.runs.start + own.stop)
-                scores = self._scores(runs, state[own], actions[own], ranked)
+                runs = slice(part.runs.start + own.start, part.runs.start + own.stop)
+                scores = self.update.scores(runs, state[own], actions[own], ranked)
                 chosen = rank_and_accept(ranked, sizes[own], scores, *limits)
             else:
                 continue
             accepted[own] = torch.where(need, chosen, proposed[own])
         return accepted, *shares
 
-    def _scores(self, runs: slice, state: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
-        """The master's score Q(s, a, s_i, a_i) of every wanted agent of `runs`, (r, E, N)."""
-        critic, p = self.critics.network, self.critics.views(runs)
-        joint = joint_part(critic, p, state, actions)
-        rows = torch.nn.functional.pad(wanted, (0, 1))
-        return row_values(critic, p, joint, personal_inputs(state, actions), rows, self.dense)[..., :-1]
-
-    def _store(self, runs: slice, inputs: EpisodeInputs, trajectory: Trajectory, noisy: Tensor) -> None:
+    def _store(self, part: Part, inputs: EpisodeInputs, trajectory: Trajectory, noisy: Tensor) -> None:
         """Put the episode into the replay, each transition with its own TD errors under the present networks."""
-        with self.timer.phase("replay"):
+        with self.phase("replay"):
             states, rewards = trajectory.states[:, 0], trajectory.rewards[:, 0]
+            self.algorithm.observe_rewards({name: x[part.runs] for name, x in self.run_state.items()}, rewards)
             slots = offload_slots(trajectory.offloads[:, 0], self.config.channels)
             done = torch.zeros_like(rewards, dtype=torch.bool)
             done[:, -1] = True
-            transitions = Transitions(states[:, :-1], noisy, slots, rewards, states[:, 1:], done)
-            squares = self.training_step.td_squares(runs, transitions)
-            self.replay.insert(runs, inputs.position, states.flatten(2), noisy.flatten(2), slots, rewards, squares)
+            noise = None if inputs.stored_noise is None else inputs.stored_noise[part.seed_of_run]
+            transitions = Batch(states[:, :-1], noisy, slots, rewards, states[:, 1:], done, noise)
+            squares = self.update.td_squares(part.runs, transitions)
+            place = inputs.position
+            self.replay.insert(part.runs, place, states.flatten(2), noisy.flatten(2), slots, rewards, squares)
 
     def _train(
-        self, block: Block, inputs: EpisodeInputs, update: int, details: bool
+        self, part: Part, inputs: EpisodeInputs, update: int, due: Due, details: bool
     ) -> tuple[StepReport, StepDetails | None]:
-        """One training step of a block: its report and, if asked for, its details."""
-        agents, runs = self.config.agents, block.runs
-        with self.timer.phase("replay"), torch.no_grad():
-            draws = inputs.replay[update][block.seed_of_run]
+        """One training step of a part: its report and, if asked for, its details."""
+        agents, runs = self.config.agents, part.runs
+        with self.phase("replay"), torch.no_grad():
+            draws = inputs.replay[update][part.seed_of_run]
             indices, weights = self.replay.sample(runs, draws, inputs.beta[update])
             states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices)
-            data = Transitions(
+            batch = Batch(
                 states.unflatten(2, (agents, -1)),
                 actions.unflatten(2, (agents, -1)),
                 slots,
                 rewards,
                 next_states.unflatten(2, (agents, -1)),
                 done,
+                None if inputs.target_noise is None else inputs.target_noise[update][part.seed_of_run],
             )
-        scales = StepScales(inputs.actor_steps[update], inputs.critic_steps[update], inputs.correction[update])
-        squares, report, detail = self.training_step(runs, data, weights.to(self.dtype), scales, details)
+        scales, weights = (inputs.critic_scales[update], inputs.actor_scales[update]), weights.to(self.dtype)
+        squares, report, detail = self.update(runs, batch, weights, scales, due, details, self.phase)
         self.replay.update_priorities(runs, indices, squares)
         return report, detail
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self, part: Part | None = None) -> Evaluation:
         """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""
-        with self.timer.phase("evaluation"):
-            return joined(self.workers.map(self._evaluate_span, [(span,) for span in range(len(self.spans))]))
-
-    def _evaluate_span(self, number: int) -> Evaluation:
-        return joined([self._block_evaluation(block) for block in self.blocks[number]])
-
-    def _block_evaluation(self, block: Block) -> Evaluation:
-        p = self.actors.views(block.runs)
+        part = part or self.everything
+        p = self.actors.tensors(part.runs)
 
         def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-            return self.decide(block, state, act(self.actors.network, p, state)[0])
+            return self.decide(part, state, self.update.act(p, state)[1])
 
-        with torch.no_grad():
-            tasks = self.evaluation_tasks.expand(len(block.seed_of_run), *self.evaluation_tasks.shape)
-            return summarise(play(self.env, block.world, tasks, policy))
+        with self.phase("evaluation"), torch.no_grad():
+            tasks = self.evaluation_tasks.expand(len(part.seed_of_run), *self.evaluation_tasks.shape)
+            return summarise(play(self.env, part.world, tasks, policy))
 
     def keep(self, positions: list[int]) -> None:
         """Drop all runs but those at these positions; the numbers of the others do not change."""
@@ -312,16 +316,55 @@ class Learner:
         self.actors.keep(runs)
         self.critics.keep(runs)
         self.replay.keep(runs, self.episode)
+        for name, x in self.run_state.items():
+            kept = x.index_select(0, runs)
+            self.run_state[name] = self.zeros(tuple(kept.shape), kept.dtype, kept.device).copy_(kept)
         self._index_runs()
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that later episodes depend on, by name, as views; with `episode` and `updates` all there is."""
-        parts = {"actors": self.actors.state(), "critics": self.critics.state()}
+        """Every tensor that later episodes depend on, by name, as views; with `counters` all there is."""
+        parts = {"actors": self.actors.state(), "critics": self.critics.state(), "algorithm": self.run_state}
         parts["replay"] = self.replay.filled(self.episode)
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
-    def load(self, state: dict[str, Tensor], episode: int, updates: int) -> None:
-        """Go on from `state` of a learner of the same runs after `episode` episodes and `updates` training steps."""
-        self.episode, self.updates = episode, updates
+    COUNTERS = ("episode", "updates", "critic_steps", "actor_steps")
+
+    def counters(self) -> dict[str, int]:
+        """Episodes and training steps done."""
+        return {name: getattr(self, name) for name in self.COUNTERS}
+
+    def load(self, state: dict[str, Tensor], counters: dict[str, int]) -> None:
+        """Go on from `state` and `counters` of a learner of the same runs."""
+        for name in self.COUNTERS:
+            setattr(self, name, counters[name])
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def check_networks(actor: Actor, critic: Critic, config: StudyConfig) -> None:
+    """ConfigError where a variant's module gives outputs of another shape than the learner needs."""
+    agents, batch = config.agents, 3
+
+    def given(what: str, method: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        try:
+            return method(*inputs)
+        except Exception as problem:
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise ConfigError(f"{what} fails on inputs of shape {shapes}: {reason}") from problem
+
+    def expect(what: str, output: Tensor, shape: tuple[int, ...]) -> None:
+        found = tuple(output.shape)
+        if found != shape:
+            raise ConfigError(f"{what} gives shape {found} for {batch} samples; allowed: {shape}")
+
+    with torch.no_grad():
+        z = given(f"{type(actor).__name__}.forward", actor, torch.zeros(batch, STATE_SIZE))
+        actions = given(f"{type(actor).__name__}.squash", actor.squash, z)
+        expect(f"{type(actor).__name__}.forward, then squash,", actions, (batch, ACTION_SIZE))
+        name = type(critic).__name__
+        widths = (agents * STATE_SIZE, agents * ACTION_SIZE)
+        joint = given(f"{name}.joint", critic.joint, *(torch.zeros(batch, width) for width in widths))
+        personal = torch.zeros(batch, 2, PERSONAL_SIZE)
+        q = given(f"{name}.values", critic.values, joint.unsqueeze(1), personal)
+        expect(f"{name}.values, of 2 rows each,", q, (batch, 2, q.shape[-1] if q.ndim == 3 else 1))

@@ -1,143 +1,123 @@
-"""Stacked actors and critics (SYSTEM section 3). A variant overrides a hook, never a loop.
+"""Actor and critic as plain modules: an actor for one agent, a critic for one run (docs/algorithm.md, "Networks").
 
-A network object holds no numbers: parameters and statistics come in as one dict `p` of views {name: (G, *shape)}.
-Statistics are numbers that training observes instead of learning them (running means, say): they are saved with
-the parameters, but have no gradient and are no weights.
+A variant subclasses one of them and overrides a method. Every parameter is a weight; what a network observes instead
+of learning it (running means, say) is a buffer, updated in place in `observe` or `observe_batch`. The engine runs
+hundreds of them side by side and hands each its own numbers, so nothing here has a dimension for runs or agents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.agents.layers import ParameterLayout, ParameterSpec, add_product, linear, linear_specs, stacked_product
+from common.config import StudyConfig
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE
 
-OUTPUT_BOUND = 3e-3  # last layer of actor and critic: U(-3e-3, 3e-3); 0: as every other layer
 PERSONAL_SIZE = STATE_SIZE + ACTION_SIZE
 
-Parameters = dict[str, Tensor]
+
+class Linear(nn.Linear):
+    """nn.Linear whose weight and bias start in U(-bound, bound); PyTorch's default 1/√inputs unless given."""
+
+    def __init__(self, inputs: int, outputs: int, bound: float | None = None):
+        super().__init__(inputs, outputs)
+        self.bound = bound or 1.0 / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, inputs) -> (…, outputs)."""
+        if self.out_features > 1:
+            return super().forward(x)
+        # As product and sum: the bits of a product of width 1 depend on how many networks are stacked.
+        return (x * self.weight[0]).sum(-1, keepdim=True) + self.bias
 
 
-class Network:
-    """What actor and critic share: fully connected layers fc1 … fcL and their layout."""
+class SplitLinear(nn.Module):
+    """A linear layer whose input comes in parts, each with columns of the weight of its own.
 
-    name: str
-    parts: dict[str, int]  # its inputs and their widths
+    So the critic's share for all states and actions is computed once per sample, not once per row, and a gradient
+    with respect to the actions costs no more than that.
+    """
+
+    def __init__(self, outputs: int, **widths: int):
+        super().__init__()
+        self.bound = 1.0 / math.sqrt(sum(widths.values()))
+        for part, width in widths.items():
+            self.register_parameter(part, nn.Parameter(torch.empty(outputs, width)))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+
+class FullyConnected(nn.Module):
+    """Layers fc1 … fcL; the last one is linear and starts in U(-output_bound, output_bound)."""
 
     def __init__(self, sizes: Sequence[int], output_bound: float):
         """Layer sizes from the input to the output."""
-        self.sizes, self.output_bound = tuple(sizes), output_bound
-        self.depth = len(self.sizes) - 1
-        self.layout = ParameterLayout(self.specs())
-        self.statistics = ParameterLayout(self.statistic_specs())
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.depth = len(sizes) - 1
+        for i in range(1, self.depth + 1):
+            bound = output_bound if i == self.depth else None
+            self.add_module(f"fc{i}", Linear(sizes[i - 1], sizes[i], bound))
 
-    def specs(self) -> list[ParameterSpec]:
-        """Parameters of one network, in order."""
-        specs = []
-        for i, (inputs, outputs) in enumerate(zip(self.sizes, self.sizes[1:], strict=False), start=1):
-            bound = self.output_bound if i == self.depth and self.output_bound else None
-            specs += linear_specs(f"fc{i}", inputs, outputs, bound)
-        return specs
+    def activation(self, x: Tensor, layer: int) -> Tensor:
+        """What follows hidden layer `layer` (1 …), (…, units)."""
+        return torch.relu(x)
 
-    def input(self, x: Tensor, p: Parameters, part: str) -> Tensor:
-        """What the first layer sees of input x (G, B, features); part: states, or the critic's actions or personal."""
-        return x
-
-    def activation(self, hidden: Tensor, p: Parameters, layer: int) -> Tensor:
-        """What follows hidden layer `layer` (1 …); may overwrite its input where no gradient is recorded."""
-        return hidden.relu() if hidden.requires_grad else hidden.relu_()
-
-    def statistic_specs(self) -> list[ParameterSpec]:
-        """Statistics of one network."""
-        return []
-
-    def observe_step(self, p: Parameters, inputs: Parameters) -> None:
-        """Update the statistics in p, in place, from one step of a training episode, before the network acts on it.
-
-        inputs: part -> (G, samples, features). Evaluation episodes and training steps are not observed.
-        """
+    def layer(self, i: int) -> nn.Module:
+        """Layer fc<i>."""
+        return self._modules[f"fc{i}"]
 
 
-class Actor(Network):
-    """One policy per agent: state (7) -> hidden layers -> pre-activation z (3) -> tanh."""
+class Actor(FullyConnected):
+    """Policy of one agent: state (…, 7) -> hidden layers -> pre-activation z (…, 3) -> tanh -> action."""
 
-    name = "actor"
+    def __init__(self, config: StudyConfig):
+        super().__init__((STATE_SIZE, *config.actor_hidden, ACTION_SIZE), config.output_bound)
 
-    def __init__(self, hidden: Sequence[int], output_bound: float = OUTPUT_BOUND):
-        """`hidden`: sizes of the hidden layers."""
-        self.parts = {"states": STATE_SIZE}
-        super().__init__((STATE_SIZE, *hidden, ACTION_SIZE), output_bound)
+    def forward(self, state: Tensor) -> Tensor:
+        """Pre-activations z (…, 3) of states (…, 7): what enters tanh."""
+        x = state
+        for i in range(1, self.depth):
+            x = self.activation(self.layer(i)(x), i)
+        return self.layer(self.depth)(x)
 
-    def pre_activation(self, z: Tensor, p: Parameters) -> Tensor:
-        """What enters tanh, from the last layer's output z (G, B, 3)."""
-        return z
+    def squash(self, z: Tensor) -> Tensor:
+        """Actions in [-1, 1] of pre-activations, elementwise; called for all agents at once."""
+        return torch.tanh(z)
 
-    def observe_batch(self, p: Parameters, states: Tensor) -> None:
-        """Update the statistics in p, in place, from the states (G, B, 7) of a training step, before the actors act."""
+    def observe(self, state: Tensor) -> None:
+        """Take in a step of a training episode, state (1, 7), before the agent acts on it; changes buffers only."""
 
-    def measures(self, p: Parameters, states: Tensor) -> Parameters:
-        """What a variant logs beside the rest, by name, (G, …) each, at the states (G, B, 7) of a training step."""
+    def observe_batch(self, states: Tensor) -> None:
+        """Take in the states (B, 7) of a training step before it is made; changes buffers only."""
+
+    def measures(self, states: Tensor) -> dict[str, Tensor]:
+        """What a variant logs beside the rest, by name, any shape, at the states (B, 7) of a logged training step."""
         return {}
 
-    def output(self, p: Parameters, states: Tensor) -> Tensor:
-        """The last layer's output (G, B, 3) from states (G, B, 7)."""
-        hidden = self.input(states, p, "states")
-        for i in range(1, self.depth):
-            hidden = self.activation(linear(hidden, p[f"fc{i}.weight"], p[f"fc{i}.bias"]), p, i)
-        return linear(hidden, p[f"fc{self.depth}.weight"], p[f"fc{self.depth}.bias"])
 
-    def __call__(self, p: Parameters, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Action in [-1, 1] and pre-activation z, both (G, B, 3), from states (G, B, 7)."""
-        z = self.pre_activation(self.output(p, states), p)
-        return z.tanh(), z
+class Critic(FullyConnected):
+    """Q(all states, all actions, s_i, a_i) of one run, in two methods: `joint` once per sample, `values` per row."""
 
+    def __init__(self, config: StudyConfig):
+        widths = {"states": config.agents * STATE_SIZE, "actions": config.agents * ACTION_SIZE}
+        widths["personal"] = PERSONAL_SIZE
+        super().__init__((sum(widths.values()), *config.critic_hidden, 1), config.output_bound)
+        self.fc1 = SplitLinear(self.sizes[1], **widths)
 
-class Critic(Network):
-    """Q(all states, all actions, s_i, a_i) of one run; the joint part of fc1 is computed once per sample.
+    def joint(self, states: Tensor, actions: Tensor) -> Tensor:
+        """First layer's share of all states (B, 7N) and all actions (B, 3N), bias included: (B, units)."""
+        first = self.fc1
+        return nn.functional.linear(states, first.states, first.bias) + nn.functional.linear(actions, first.actions)
 
-    fc1's weight lies in three parts, for all states, all actions and the personal input, so that a gradient
-    with respect to the actions alone costs no more than that.
-    """
+    def values(self, joint: Tensor, personal: Tensor) -> Tensor:
+        """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast."""
+        x = self.activation(joint + nn.functional.linear(personal, self.fc1.personal), 1)
+        for i in range(2, self.depth):
+            x = self.activation(self.layer(i)(x), i)
+        return self.layer(self.depth)(x)
 
-    name = "critic"
-
-    def __init__(self, agents: int, hidden: Sequence[int], output_bound: float = OUTPUT_BOUND):
-        """For `agents` agents; `hidden`: sizes of the two hidden layers."""
-        self.parts = {"states": agents * STATE_SIZE, "actions": agents * ACTION_SIZE, "personal": PERSONAL_SIZE}
-        super().__init__((sum(self.parts.values()), *hidden, 1), output_bound)
-
-    def specs(self) -> list[ParameterSpec]:
-        """As everywhere, but fc1.weight in the rows of its three inputs; their bound is that of the whole."""
-        weight, *rest = super().specs()
-        parts = [
-            replace(weight, name=f"fc1.{part}", shape=(inputs, self.sizes[1])) for part, inputs in self.parts.items()
-        ]
-        return [*parts, *rest]
-
-    def joint_part(self, p: Parameters, states: Tensor, actions: Tensor) -> Tensor:
-        """fc1 of all states (G, B, 7N) and all actions (G, B, 3N), bias included: (G, B, hidden)."""
-        states, actions = self.input(states, p, "states"), self.input(actions, p, "actions")
-        return stacked_product(actions, p["fc1.actions"], linear(states, p["fc1.states"], p["fc1.bias"]))
-
-    def values(self, p: Parameters, joint_part: Tensor, personal: Tensor) -> Tensor:
-        """Q of K rows per sample, (G, B·K), from joint part (G, B, hidden) and personal inputs (G, B·K, 10).
-
-        Where no gradient is recorded and K is 1, the joint part is overwritten.
-        """
-        personal = self.input(personal, p, "personal")
-        if joint_part.shape[1] == personal.shape[1] and not torch.is_grad_enabled():
-            hidden = add_product(personal, p["fc1.personal"], joint_part)
-        else:
-            by_sample = stacked_product(personal, p["fc1.personal"]).unflatten(1, (joint_part.shape[1], -1))
-            if by_sample.requires_grad:  # a change in place would make the backward pass copy
-                hidden = (by_sample + joint_part.unsqueeze(2)).flatten(1, 2)
-            else:
-                hidden = by_sample.add_(joint_part.unsqueeze(2)).flatten(1, 2)
-        hidden = self.activation(hidden, p, 1)
-        hidden = self.activation(linear(hidden, p["fc2.weight"], p["fc2.bias"]), p, 2)
-        # A product of width 1 as product and sum: its bits do not depend on how many runs are stacked.
-        return (hidden * p["fc3.weight"].mT).sum(-1) + p["fc3.bias"]
+    def observe(self, states: Tensor, actions: Tensor, personal: Tensor) -> None:
+        """Take in a step of a training episode: states (1, 7N), noisy actions (1, 3N), personal inputs (N, 10)."""

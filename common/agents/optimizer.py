@@ -1,63 +1,66 @@
-"""Adam (kingma2015) on flat stacked parameters, with one learning rate per run."""
+"""Adam (arXiv 1412.6980) on flat parameters; a variant overrides `change`, layer by layer if it likes."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-CHUNK = 2**18  # numbers per pass on the CPU, so that Adam's dozen operations find them in cache
+if TYPE_CHECKING:
+    from common.agents.bank import Layer
 
 
-def adam_scales(learning_rates: Tensor, steps: int) -> tuple[Tensor, float]:
-    """Bias-corrected step size of each run (R,), float64, and sqrt(1 - beta2^steps), for the `steps`-th step."""
-    return learning_rates / (1.0 - BETA1**steps), (1.0 - BETA2**steps) ** 0.5
+class Adam:
+    """One optimiser for all networks of one kind, each with its own learning rate and moments."""
 
+    moments = ("exp_avg", "exp_avg_sq")  # what it remembers of every parameter; zeros at the start
 
-def adam_step(
-    parameters: Tensor,
-    gradients: Tensor,
-    first: Tensor,
-    second: Tensor,
-    step_size: Tensor,
-    correction: Tensor,
-    exact: bool = True,
-) -> Tensor:
-    """One Adam step in place on parameters, first and second moments; all (R, M, P).
+    def __init__(self, layers: dict[str, Layer], beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
+        """`layers`: where each layer's parameters lie in a network's flat row."""
+        self.layers, self.beta1, self.beta2, self.eps = layers, beta1, beta2, eps
 
-    step_size (R,) and correction () are `adam_scales` in the parameters' dtype. Returns the new
-    parameters minus the old ones, (R, M, P): the weight change that really happened, zeros where rounding
-    swallowed the step. With `exact` off it returns the step as it was meant (sign turned), which costs two passes
-    less and is as good for seeing that the numbers are finite. `gradients` is overwritten.
-    """
-    if parameters.device.type != "cpu":
-        return _step(parameters, gradients, first, second, step_size[:, None, None], correction, exact)
-    change = gradients.flatten(1)
-    for run, tensors in enumerate(zip(*(x.flatten(1) for x in (parameters, change, first, second)), strict=True)):
-        for chunk in zip(*(x.split(CHUNK) for x in tensors), strict=True):
-            chunk[1].copy_(_step(*chunk, step_size[run], correction, exact))
-    return change.view_as(gradients)
+    def scales(self, learning_rates: Tensor, steps: int) -> Tensor:
+        """Of the `steps`-th step: learning rate / (1 − β₁^t) and √(1 − β₂^t) of each run, float64 (R, 2)."""
+        rates = learning_rates / (1.0 - self.beta1**steps)
+        return torch.stack((rates, torch.full_like(rates, (1.0 - self.beta2**steps) ** 0.5)), dim=1)
 
+    def change(
+        self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: tuple[Tensor, ...]
+    ) -> Tensor:
+        """What is subtracted from weights (…, P), from gradients and moments (…, P) and scales (…, 1).
 
-def _step(
-    parameters: Tensor,
-    gradients: Tensor,
-    first: Tensor,
-    second: Tensor,
-    step_size: Tensor,
-    correction: Tensor,
-    exact: bool,
-) -> Tensor:
-    first.lerp_(gradients, 1.0 - BETA1)
-    second.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-    # Below the smallest normal number the root is lost beside EPSILON, and sqrt is slow on zeros.
-    floored = torch.clamp(second, min=torch.finfo(second.dtype).tiny, out=gradients)
-    denominator = floored.sqrt_().div_(correction).add_(EPSILON)
-    step = torch.div(first, denominator, out=denominator).mul_(step_size)
-    if not exact:
-        parameters.sub_(step)
-        return step
-    updated = parameters - step
-    change = torch.sub(updated, parameters, out=step)
-    parameters.copy_(updated)
-    return change
+        Updates the moments in place; may overwrite `gradients`, and may return it.
+        """
+        exp_avg, exp_avg_sq = moments
+        step_size, correction = scales
+        exp_avg.lerp_(gradients, 1.0 - self.beta1)
+        exp_avg_sq.mul_(self.beta2).addcmul_(gradients, gradients, value=1.0 - self.beta2)
+        # Roots of zeros and of numbers below the smallest normal one are slow, and lost beside any but a tiny eps.
+        floor = torch.finfo(exp_avg_sq.dtype).tiny if self.eps > 1e-12 else 0.0
+        floored = torch.clamp(exp_avg_sq, min=floor, out=gradients)
+        denominator = floored.sqrt_().div_(correction).add_(self.eps)
+        return torch.div(exp_avg, denominator, out=denominator).mul_(step_size)
+
+    def step(
+        self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: Tensor, exact: bool
+    ) -> Tensor:
+        """Change weights (r, m, P) in place; gradients and moments alike, scales (r, k). See `Bank.step`."""
+        if weights.device.type != "cpu":
+            return self._step(weights, gradients, moments, tuple(scales[:, None, None].unbind(-1)), exact)
+        for run, own in enumerate(scales.unbind()):  # one run's numbers stay in cache through a dozen passes
+            rows = tuple(x[run] for x in moments)
+            gradients[run] = self._step(weights[run], gradients[run], rows, tuple(own.unbind()), exact)
+        return gradients
+
+    def _step(
+        self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: tuple[Tensor, ...], exact: bool
+    ) -> Tensor:
+        change = self.change(weights, gradients, moments, scales)
+        if not exact:
+            weights.sub_(change)
+            return change
+        updated = weights - change
+        moved = torch.sub(updated, weights, out=change)
+        weights.copy_(updated)
+        return moved

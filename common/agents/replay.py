@@ -1,4 +1,4 @@
-"""Prioritised replay (schaul2016), stacked over runs, stored by whole episodes.
+"""Prioritised replay (arXiv 1511.05952), stacked over runs, stored by whole episodes.
 
 An episode of T transitions keeps T + 1 states, so no next state is stored twice. All runs of a shard are in
 the same episode, so one position serves them all.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.training.memory import shared_zeros
+from common.agents.bank import Zeros, plain_zeros
 
 ALPHA = 0.6
 PRIORITY_OFFSET = 0.01
@@ -34,15 +34,16 @@ class Replay:
         slots: int,
         dtype: torch.dtype,
         device: torch.device,
+        zeros: Zeros = plain_zeros,
     ):
-        """Empty replay; `sizes` are the widths of one agent's state and action."""
+        """Empty replay in memory from `zeros`; `sizes` are the widths of one agent's state and action."""
         state_size, action_size = (agents * size for size in sizes)
-        self.steps, self.episodes = steps, episodes
-        self.states = shared_zeros((runs, episodes * (steps + 1), state_size), dtype, device)
-        self.actions = shared_zeros((runs, episodes * steps, action_size), dtype, device)
-        self.slots = shared_zeros((runs, episodes * steps, slots), torch.int16, device)
-        self.rewards = shared_zeros((runs, episodes * steps), dtype, device)
-        self.priorities = shared_zeros((runs, episodes * steps), torch.float64, device)
+        self.steps, self.episodes, self.zeros = steps, episodes, zeros
+        self.states = zeros((runs, episodes * (steps + 1), state_size), dtype, device)
+        self.actions = zeros((runs, episodes * steps, action_size), dtype, device)
+        self.slots = zeros((runs, episodes * steps, slots), torch.int16, device)
+        self.rewards = zeros((runs, episodes * steps), dtype, device)
+        self.priorities = zeros((runs, episodes * steps), torch.float64, device)
 
     TENSORS = ("states", "actions", "slots", "rewards", "priorities")
 
@@ -112,7 +113,7 @@ class Replay:
         """Keep only these runs, copying no more than what `episodes` episodes have filled."""
         for name, filled in self.filled(episodes).items():
             old = getattr(self, name)
-            new = shared_zeros((len(runs), *old.shape[1:]), old.dtype, old.device)
+            new = self.zeros((len(runs), *old.shape[1:]), old.dtype, old.device)
             new[:, : filled.shape[1]] = filled.index_select(0, runs)
             setattr(self, name, new)
 

@@ -25,9 +25,10 @@ class RunKey:
 class StepDetails(TensorRecord):
     """What only logged episodes report, of their last training step; norms are float64.
 
-    Gradients are L2 norms before clipping by layer, the clipped ones totals after it (the same without
-    clipping); updates are L2 norms of the weight change; action_slope is mean |dQ/da|; states, noise-free
-    actions and pre-activations are those of the batch, before the step; extras are the actor variant's measures.
+    Gradients are L2 norms by layer before clipping, the clipped ones totals after it (the same without clipping);
+    updates are L2 norms of the weight change, weight norms those before it; all are NaN where a network's step was
+    not due. States, noise-free actions and pre-activations are those of the batch, before the step; z_after are the
+    pre-activations after it; dq_da is the slope of the Q in the actor loss; extras are the actor variant's measures.
     """
 
     actor_gradients: Tensor  # (R, N, L)
@@ -36,10 +37,13 @@ class StepDetails(TensorRecord):
     critic_clipped: Tensor  # (R,)
     actor_updates: Tensor  # (R, N)
     critic_updates: Tensor  # (R,)
-    action_slope: Tensor  # (R,)
+    actor_weight_norms: Tensor  # (R, N)
+    critic_weight_norms: Tensor  # (R,)
     states: Tensor  # (R, B, N, 7)
     actions: Tensor  # (R, B, N, 3)
     pre_activations: Tensor  # (R, B, N, 3)
+    z_after: Tensor  # (R, B, N, 3)
+    dq_da: Tensor  # (R, B, N, 3)
     extras: dict[str, Tensor]  # (R, N, …) each
 
 
@@ -48,8 +52,8 @@ class StepReport(TensorRecord):
     """The training steps of one episode.
 
     changed (R, N): some step changed a weight of the agent; unchanged (R, N): some step changed none;
-    gradient_alive (R, N): some step's gradient was not exactly zero; finite (R,): every loss and gradient
-    was a number, and so is every weight.
+    gradient_alive (R, N): some step's gradient was not exactly zero; all three are false where no step of the actors
+    was due. finite (R,): every loss and gradient was a number, and so is every weight.
     """
 
     changed: Tensor

@@ -32,7 +32,8 @@ class EpisodeDraws:
     """All random numbers of one training episode of one seed, float64, on the CPU.
 
     tasks (T+1, N, 3) in [0, 1); noise (T, N, 3) standard normal; coin (T,) in [0, 1); order (T, N) a
-    permutation of the agents; replay (U, B) in [0, 1).
+    permutation of the agents; replay (U, B) in [0, 1); standard normal target_noise (U, B, N, 3) and stored_noise
+    (T, N, 3), or None.
     """
 
     tasks: np.ndarray
@@ -40,6 +41,8 @@ class EpisodeDraws:
     coin: np.ndarray
     order: np.ndarray
     replay: np.ndarray
+    target_noise: np.ndarray | None
+    stored_noise: np.ndarray | None
 
 
 def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = "tasks") -> np.ndarray:
@@ -47,8 +50,11 @@ def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = 
     return stream(seed, purpose, episode).random((steps + 1, agents, 3))
 
 
-def episode_draws(seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int) -> EpisodeDraws:
+def episode_draws(
+    seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int, target_noise: bool = False
+) -> EpisodeDraws:
     """Every draw that training episode `episode` of `seed` uses."""
+    target = stream(seed, "target noise", episode) if target_noise else None
     acceptance = stream(seed, "acceptance", episode)
     return EpisodeDraws(
         tasks=task_draws(seed, episode, steps, agents),
@@ -56,4 +62,6 @@ def episode_draws(seed: int, episode: int, steps: int, agents: int, updates: int
         coin=acceptance.random(steps),
         order=np.argsort(acceptance.random((steps, agents)), axis=-1, kind="stable"),
         replay=stream(seed, "replay", episode).random((updates, batch_size)),
+        target_noise=target.standard_normal((updates, batch_size, agents, 3)) if target else None,
+        stored_noise=target.standard_normal((steps, agents, 3)) if target else None,
     )

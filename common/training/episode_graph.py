@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 
-from common.agents.episode_inputs import EpisodeInputs
+from common.agents.inputs import Due, EpisodeInputs
 from common.agents.learner import Learner
 from common.agents.reports import EpisodeReport
-
-WARM_UP_EPISODES = 3  # played launch by launch first, so that libraries have set themselves up
+from common.training.tuning import GRAPH_WARM_UP_EPISODES
 
 # Takes a function of tensors only; returns its outputs' places and what recomputes them there.
 Capture = Callable[[Callable[[], EpisodeReport]], tuple[EpisodeReport, Callable[[], None]]]
@@ -31,9 +30,15 @@ def capture_on_cuda(function: Callable[[], EpisodeReport]) -> tuple[EpisodeRepor
 class EpisodeGraphs:
     """Plays a learner's episodes by replaying graphs; falls back to plain execution and says so."""
 
-    def __init__(self, learner: Learner, capture: Capture, warn: Callable[[str], None]):
-        """`warn` gets one line if capturing turns out to be impossible."""
-        self.learner, self.capture, self.warn = learner, capture, warn
+    def __init__(
+        self,
+        learner: Learner,
+        run: Callable[[EpisodeInputs, bool], EpisodeReport],
+        capture: Capture,
+        warn: Callable[[str], None],
+    ):
+        """`run` is what is captured; `warn` gets one line if capturing turns out to be impossible."""
+        self.learner, self.run, self.capture, self.warn = learner, run, capture, warn
         self.possible = True
         self.played = 0  # episodes of this process; a resumed learner has to warm up again
         self.reset()
@@ -41,40 +46,40 @@ class EpisodeGraphs:
     def reset(self) -> None:
         """Forget the graphs; needed whenever the learner's tensors are replaced."""
         self.inputs: EpisodeInputs | None = None
-        self.graphs: dict[bool, tuple[EpisodeReport, Callable[[], None]]] = {}
+        self.graphs: dict[tuple[bool, tuple[Due, ...]], tuple[EpisodeReport, Callable[[], None]]] = {}
 
     def train_episode(self, details: bool = False) -> EpisodeReport:
         """As Learner.train_episode."""
         learner = self.learner
-        if not self.possible or learner.episode == 0 or self.played < WARM_UP_EPISODES:
+        inputs = learner.inputs()
+        warming_up = learner.episode == 0 or self.played < GRAPH_WARM_UP_EPISODES
+        report = None
+        if self.possible and not warming_up:
+            report = self._replayed(inputs, details)
+        if report is None:
             self.played += 1
             # The last one with details, so that their kernels are loaded before they are captured.
-            report = learner.train_episode(details or self.played == WARM_UP_EPISODES)
-            return report if details else replace(report, details=None)
-        self._take(learner.inputs(learner.episode + 1))
-        if details not in self.graphs and not self._captured(details):
-            return learner.train_episode(details)
-        outputs, replay = self.graphs[details]
-        with learner.timer.phase("graph"):
-            replay()
-            report = replace(outputs.map(torch.Tensor.clone), episode=learner.episode + 1)
-        learner.advance()
-        return report
+            report = self.run(inputs, details or self.played == GRAPH_WARM_UP_EPISODES)
+        learner.advance(inputs.due)
+        return replace(report, episode=learner.episode, details=report.details if details else None)
 
-    def _take(self, inputs: EpisodeInputs) -> None:
-        """Put this episode's inputs where the graphs read them."""
+    def _replayed(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport | None:
+        """The episode by its graph, which depends on what is due; None where none can be captured."""
         if self.inputs is None:
             self.inputs = inputs
-            return
-        for name in (f.name for f in fields(inputs)):
-            getattr(self.inputs, name).copy_(getattr(inputs, name))
-
-    def _captured(self, details: bool) -> bool:
-        try:
-            self.graphs[details] = self.capture(lambda: self.learner.run_episode(self.inputs, True, details))
-        except RuntimeError as problem:
-            self.possible = False
-            reason = str(problem).splitlines()[0]
-            self.warn(f"episodes cannot be captured as a graph ({reason}); running them launch by launch")
-            self.reset()
-        return self.possible
+        else:
+            self.inputs.take(inputs)  # where the graphs read them
+        kind = (details, inputs.due)
+        if kind not in self.graphs:
+            due = replace(self.inputs, due=inputs.due)
+            try:
+                self.graphs[kind] = self.capture(lambda: self.run(due, details))
+            except RuntimeError as problem:
+                self.possible = False
+                reason = str(problem).splitlines()[0]
+                self.warn(f"episodes cannot be captured as a graph ({reason}); running them launch by launch")
+                self.reset()
+                return None
+        outputs, replay = self.graphs[kind]
+        replay()
+        return outputs.map(torch.Tensor.clone)

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.training.tuning import KEPT_BYTES
+
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-KEPT_BYTES = 32 * 2**20  # the most that glibc's threshold can be; larger freed blocks go back to the kernel
 
 
 @functools.cache

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from common.training import memory
+from common.training.tuning import LEAST_RUNS_PER_WORKER
 
-LEAST_RUNS = 2  # of one worker
 # What ends a study in an orderly way: the parent saves its state, the workers leave it to the parent.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 KILL_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
@@ -34,7 +34,7 @@ def worker_count(threads: int, runs: int, device: torch.device) -> int:
     """
     if device.type != "cpu" or sys.platform != "linux" or torch.cuda.is_available():
         return 1
-    return max(1, min(threads, runs // LEAST_RUNS))
+    return max(1, min(threads, runs // LEAST_RUNS_PER_WORKER))
 
 
 @dataclass(frozen=True)

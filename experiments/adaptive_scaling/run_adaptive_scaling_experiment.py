@@ -6,18 +6,15 @@ beside it. The published version clipped gradients too: --clip-norm 1.0.
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-import torch  # noqa: E402
+import torch
 
-from common.agents.layers import ParameterSpec  # noqa: E402
-from common.agents.networks import Actor  # noqa: E402
-from common.environment.mec_env import ACTION_SIZE  # noqa: E402
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from common.agents.networks import Actor
+from common.environment.mec_env import ACTION_SIZE
+from common.experiment import Experiment
+from common.study.runner import main
 
 LIMIT, SMALLEST_HALF_RANGE = 2.0, 1e-6
 
@@ -25,29 +22,29 @@ LIMIT, SMALLEST_HALF_RANGE = 2.0, 1e-6
 class AdaptiveScalingActor(Actor):
     """The baseline's actor with its pre-activations rescaled; they pass as they are until the first were seen."""
 
-    def statistic_specs(self):
-        bounds = {"range.low": torch.inf, "range.high": -torch.inf}
-        return [ParameterSpec(name, (ACTION_SIZE,), 0.0, start) for name, start in bounds.items()]
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("low", torch.full((ACTION_SIZE,), torch.inf))
+        self.register_buffer("high", torch.full((ACTION_SIZE,), -torch.inf))
 
-    def observe_batch(self, p, states):
-        with torch.no_grad():
-            z = self.output(p, states)
-        torch.minimum(p["range.low"], z.amin(1), out=p["range.low"])
-        torch.maximum(p["range.high"], z.amax(1), out=p["range.high"])
+    def observe(self, state):
+        self.observe_batch(state)
 
-    def observe_step(self, p, inputs):
-        self.observe_batch(p, inputs["states"])
+    def observe_batch(self, states):
+        z = super().forward(states)
+        self.low.copy_(torch.minimum(self.low, z.amin(0)))
+        self.high.copy_(torch.maximum(self.high, z.amax(0)))
 
-    def pre_activation(self, z, p):
-        low, high = p["range.low"].unsqueeze(1), p["range.high"].unsqueeze(1)
-        half = ((high - low) / 2).clamp(min=SMALLEST_HALF_RANGE)
-        return torch.where(high >= low, LIMIT * (z - (low + high) / 2) / half, z)
+    def forward(self, state):
+        z = super().forward(state)
+        half_range = ((self.high - self.low) / 2).clamp(min=SMALLEST_HALF_RANGE)
+        return torch.where(self.high >= self.low, LIMIT * (z - (self.low + self.high) / 2) / half_range, z)
 
-    def measures(self, p, states):
-        return {"raw_z": self.output(p, states), "half_range": (p["range.high"] - p["range.low"]) / 2}
+    def measures(self, states):
+        return {"raw_z": super().forward(states), "half_range": (self.high - self.low) / 2}
 
 
-EXPERIMENT = Experiment(name="adaptive_scaling", description=__doc__, actor_class=AdaptiveScalingActor)
+EXPERIMENT = Experiment(name="adaptive_scaling", description=__doc__, actor=AdaptiveScalingActor)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

@@ -5,28 +5,24 @@ LayerNorm after each hidden ReLU. Nothing stands before tanh or at the critic's 
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.agents.networks import Actor, Critic  # noqa: E402
-from common.agents.normalisation import HiddenLayerNorm, RunningInputNorm  # noqa: E402
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from common.agents.networks import Actor, Critic
+from common.agents.normalisation import HiddenLayerNorm, NormalisedInputs, NormalisedState
+from common.experiment import Experiment
+from common.study.runner import main
 
 
-class NormalisedActor(RunningInputNorm, HiddenLayerNorm, Actor):
+class NormalisedActor(NormalisedState, HiddenLayerNorm, Actor):
     """The baseline's actor, normalised."""
 
 
-class NormalisedCritic(RunningInputNorm, HiddenLayerNorm, Critic):
+class NormalisedCritic(NormalisedInputs, HiddenLayerNorm, Critic):
     """The baseline's critic, normalised."""
 
 
-EXPERIMENT = Experiment(
-    name="fullnorm", description=__doc__, actor_class=NormalisedActor, critic_class=NormalisedCritic
-)
+EXPERIMENT = Experiment(name="fullnorm", description=__doc__, actor=NormalisedActor, critic=NormalisedCritic)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

@@ -5,13 +5,11 @@ before its step.
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from common.experiment import Experiment
+from common.study.runner import main
 
 EXPERIMENT = Experiment(name="gradient_clipping", description=__doc__, overrides={"clip_norm": 1.0})
 

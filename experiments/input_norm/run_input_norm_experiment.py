@@ -5,27 +5,33 @@ of every feature, momentum 0.99). The statistics are no weights: the freeze test
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.agents.networks import Actor, Critic  # noqa: E402
-from common.agents.normalisation import RunningInputNorm  # noqa: E402
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from dataclasses import dataclass
+
+from common.agents.networks import Actor, Critic
+from common.agents.normalisation import NormalisedInputs, NormalisedState
+from common.config import StudyConfig, option
+from common.experiment import Experiment
+from common.study.runner import main
 
 
-class InputNormActor(RunningInputNorm, Actor):
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    debiased: bool = option(False, "take the statistics over what was seen, without their start at mean 0, variance 1")
+
+
+class InputNormActor(NormalisedState, Actor):
     """The baseline's actor on normalised states."""
 
 
-class InputNormCritic(RunningInputNorm, Critic):
+class InputNormCritic(NormalisedInputs, Critic):
     """The baseline's critic on normalised states and actions."""
 
 
 EXPERIMENT = Experiment(
-    name="input_norm", description=__doc__, actor_class=InputNormActor, critic_class=InputNormCritic
+    name="input_norm", description=__doc__, actor=InputNormActor, critic=InputNormCritic, config=Config
 )
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ study once used 1024 and 256: --actor-hidden 1024 256.
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from common.experiment import Experiment
+from common.study.runner import main
 
 EXPERIMENT = Experiment(name="large_actor", description=__doc__, overrides={"actor_hidden": (512, 128)})
 

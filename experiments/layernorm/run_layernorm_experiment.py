@@ -6,16 +6,15 @@ saturation comes from gain and bias, which saturation.csv logs per output.
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.agents.layers import layer_norm, layer_norm_specs  # noqa: E402
-from common.agents.networks import Actor  # noqa: E402
-from common.environment.mec_env import ACTION_SIZE  # noqa: E402
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from torch import nn
+
+from common.agents.networks import Actor
+from common.environment.mec_env import ACTION_SIZE
+from common.experiment import Experiment
+from common.study.runner import main
 
 OUTPUTS = ("offload", "compute", "power")
 
@@ -23,18 +22,19 @@ OUTPUTS = ("offload", "compute", "power")
 class LayerNormActor(Actor):
     """The baseline's actor with a LayerNorm before tanh."""
 
-    def specs(self):
-        return [*super().specs(), *layer_norm_specs("norm", ACTION_SIZE)]
+    def __init__(self, config):
+        super().__init__(config)
+        self.norm = nn.LayerNorm(ACTION_SIZE)
 
-    def pre_activation(self, z, p):
-        return layer_norm(z, p["norm.gain"], p["norm.bias"])
+    def forward(self, state):
+        return self.norm(super().forward(state))
 
-    def measures(self, p, states):
-        learned = {"norm_gain": p["norm.gain"], "norm_bias": p["norm.bias"]}
-        return {f"{name}_{output}": x[:, i] for name, x in learned.items() for i, output in enumerate(OUTPUTS)}
+    def measures(self, states):
+        learned = {"norm_gain": self.norm.weight, "norm_bias": self.norm.bias}
+        return {f"{name}_{output}": x[i] for name, x in learned.items() for i, output in enumerate(OUTPUTS)}
 
 
-EXPERIMENT = Experiment(name="layernorm", description=__doc__, actor_class=LayerNormActor)
+EXPERIMENT = Experiment(name="layernorm", description=__doc__, actor=LayerNormActor)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

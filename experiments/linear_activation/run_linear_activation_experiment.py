@@ -5,34 +5,29 @@ up to the actor's tanh. The published study enlarged the actor too: --actor-hidd
 """
 
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder for folder in (HERE, *HERE.parents) if (folder / "common").is_dir())))
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.agents.networks import Actor, Critic  # noqa: E402
-from common.experiment import Experiment  # noqa: E402
-from common.study.runner import main  # noqa: E402
+from common.agents.networks import Actor, Critic
+from common.experiment import Experiment
+from common.study.runner import main
 
 
-class WithoutRelu:
-    """Hidden layers whose outputs are passed on as they are."""
-
-    def activation(self, hidden, p, layer):
-        return hidden
-
-
-class LinearActor(WithoutRelu, Actor):
+class LinearActor(Actor):
     """The baseline's actor, linear up to its tanh."""
 
+    def activation(self, x, layer):
+        return x
 
-class LinearCritic(WithoutRelu, Critic):
+
+class LinearCritic(Critic):
     """The baseline's critic, linear."""
 
+    def activation(self, x, layer):
+        return x
 
-EXPERIMENT = Experiment(
-    name="linear_activation", description=__doc__, actor_class=LinearActor, critic_class=LinearCritic
-)
+
+EXPERIMENT = Experiment(name="linear_activation", description=__doc__, actor=LinearActor, critic=LinearCritic)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from common.agents.training_step import StepScales, TrainingStep, Transitions, act
 from helpers import linear_orientation
 
 from common.agents.learner import Learner
 from common.agents.optimizer import adam_scales
 from common.agents.reports import RunKey
-from common.agents.training_step import StepScales, TrainingStep, Transitions, act
 from common.config import StudyConfig
 from common.environment.mec_env import STORAGE, MecEnv
 from common.environment.offloading import proposes

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from agents.plain_networks import by_kind, plain_networks
+from common.agents.stacked import StackedNetworks
 from helpers import Weights, actor_weights, critic_weights, experiments, make_learner, variant
 from reference.naive_learner import NaiveNetwork, NaiveRun, weights_of
 
 from common.agents.learner import Learner
 from common.agents.reports import RunKey, StepDetails
-from common.agents.stacked import StackedNetworks
 
 KEYS = [RunKey(42, 1e-3, 1e-2), RunKey(43, 1e-2, 1e-3)]
 AGENTS, BATCH, EPISODES = 12, 8, 21

@@ -8,13 +8,13 @@ from __future__ import annotations
 import pytest
 import torch
 from agents.plain_networks import by_kind, plain_networks
+from common.agents.candidates import critic_inputs
+from common.agents.training_step import act, agents_first
 from helpers import experiments, linear_orientation
 from reference.naive_learner import NaiveNetwork
 from torch import Tensor
 
-from common.agents.candidates import critic_inputs
 from common.agents.networks import Actor, Critic
-from common.agents.training_step import act, agents_first
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from agents.plain_networks import PLAIN
+from common.agents.stacked import StackedNetworks
 from helpers import EXPERIMENTS, experiments, make_learner, variant
 
 from common.agents.learner import Learner
 from common.agents.networks import Actor, Critic, Network
 from common.agents.reports import RunKey, StepDetails
-from common.agents.stacked import StackedNetworks
 from common.config import StudyConfig, parse_command_line
 from common.environment.mec_env import STEPS
 from common.experiment import Experiment

@@ -1,0 +1,242 @@
+"""Many copies of one module side by side: their parameters in one flat tensor, stacked by `torch.func.vmap`.
+
+Letters in shapes: R runs, M networks of a run (N actors, or one critic), G = R·M networks, P numbers of a network. All
+parameters of a bank lie in one flat tensor, so that the optimiser, the freeze test, target copies and checkpoints are
+single tensor operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.agents.optimizer import Adam
+from common.environment.random_streams import stream
+
+ALIGNMENT = 16  # numbers; keeps every layer of every network on a cache line, whatever the run's place
+
+Tensors = dict[str, Tensor]
+Zeros = Callable[[tuple[int, ...], torch.dtype, torch.device], Tensor]
+
+
+def plain_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """torch.zeros; an engine with worker processes passes memory that these share."""
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with parameters of its own: where they lie in a network's flat row, and how many they are."""
+
+    place: slice
+    numbers: int
+
+
+class Layout:
+    """Where each tensor of one network lies in its flat row of `size` numbers.
+
+    Matrices lie transposed, as (inputs, outputs), so that products and their gradients need no transposed copies.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]):
+        """Lay tensors of these names and shapes out one after the other, each on an aligned offset."""
+        self.shapes, self.offsets = shapes, {}
+        self.layers: dict[str, Layer] = {}
+        start = 0
+        for name, shape in shapes.items():
+            self.offsets[name] = start
+            numbers = math.prod(shape)
+            layer = name.rpartition(".")[0] or name
+            before = self.layers.get(layer, Layer(slice(start, start), 0))
+            start += -(-numbers // ALIGNMENT) * ALIGNMENT
+            self.layers[layer] = Layer(slice(before.place.start, start), before.numbers + numbers)
+        self.size = start
+
+    def views(self, flat: Tensor) -> Tensors:
+        """Tensors by name, views (G, *shape) of flat (R, M, size) with G = R·M."""
+        rows = flat.flatten(0, 1)
+        return {name: self._view(rows, name) for name in self.shapes}
+
+    def _view(self, rows: Tensor, name: str) -> Tensor:
+        shape = self.shapes[name]
+        part = rows.narrow(1, self.offsets[name], math.prod(shape))
+        return part.unflatten(1, shape[::-1]).mT if len(shape) == 2 else part.view(len(rows), *shape)
+
+    def pack(self, tensors: Tensors, like: Tensor) -> Tensor:
+        """Flat tensor shaped as `like` (R, M, size) from tensors (G, *shape) by name; padding is zero."""
+        flat = torch.zeros_like(like)
+        for name, view in self.views(flat).items():
+            view.copy_(tensors[name])
+        return flat
+
+    def layer_norms(self, flat: Tensor) -> Tensor:
+        """L2 norm of each layer's part of flat (R, M, size): float64 (R, M, layers).
+
+        Double precision, so that squares of tiny float32 gradients do not vanish. Two stages of summation, so that
+        their order does not depend on the number of runs.
+        """
+        squares = (flat[..., layer.place].double().square() for layer in self.layers.values())
+        return torch.stack([x.unflatten(-1, (-1, ALIGNMENT)).sum(-1).sum(-1) for x in squares], dim=-1).sqrt()
+
+
+def initial_tensors(make: Callable[[], nn.Module], network: str, seed: int, members: int) -> Tensors:
+    """Parameters and buffers of one run's networks before training, by name, float64 (M, *shape).
+
+    Weights and biases of linear layers are uniform in ±bound, each from a stream of its own (seed, network, name), so
+    that equal shapes start equal in every variant. All else starts as the module's constructor makes it, with
+    PyTorch's generator seeded by (seed, network, member).
+    """
+    with torch.random.fork_rng(devices=[]):
+        modules = []
+        for member in range(members):
+            digest = hashlib.sha256(f"{seed}/{network}/{member}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "little"))
+            modules.append(make())
+    states = [module.state_dict() for module in modules]
+    tensors = {name: torch.stack([state[name] for state in states]).double() for name in states[0]}
+    for path, layer in modules[0].named_modules():
+        bound = getattr(layer, "bound", 1.0 / math.sqrt(layer.in_features) if isinstance(layer, nn.Linear) else None)
+        for kind, parameter in layer.named_parameters(recurse=False) if bound else ():
+            name = f"{path}.{kind}"
+            shape = tuple(parameter.shape)
+            draws = stream(seed, f"initial {network} {name}").random((members, *shape[::-1]))
+            values = bound * (2.0 * torch.from_numpy(draws) - 1.0)
+            tensors[name] = values.mT if len(shape) == 2 else values
+    return tensors
+
+
+class Bank:
+    """M networks of each of R runs, with their optimiser's state, target copy and buffers."""
+
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        network: str,
+        seeds: list[int],
+        members: int,
+        *,
+        optimizer: Callable[[dict[str, Layer]], Adam],
+        separate_target: bool,
+        one_by_one: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        zeros: Zeros = plain_zeros,
+    ):
+        """Untrained networks, the same for runs of one of `seeds` (R,).
+
+        `make` builds one of them; `network` names their random streams; without a `separate_target` the target is the
+        network itself; `one_by_one` calls the networks in a loop instead of stacked.
+        """
+        self.module, self.members, self.one_by_one, self.zeros = make(), members, one_by_one, zeros
+        self.module.requires_grad_(False)
+        self.layout = Layout({name: tuple(x.shape) for name, x in self.module.named_parameters()})
+        self.buffer_layout = Layout({name: tuple(x.shape) for name, x in self.module.named_buffers()})
+        self.optimizer = optimizer(self.layout.layers)
+        self._slots = _slots(self.module)
+        self._prototype = {name: holder[key] for holder, key, name in self._slots}
+        untrained = {seed: initial_tensors(make, network, seed, members) for seed in dict.fromkeys(seeds)}
+
+        def placed(layout: Layout) -> Tensor:
+            flat = zeros((len(seeds), members, layout.size), dtype, device)
+            for run, seed in enumerate(seeds):
+                for name, view in layout.views(flat[run : run + 1]).items():
+                    view.copy_(untrained[seed][name])
+            return flat
+
+        self.flat = placed(self.layout)
+        self.moments = {name: zeros(tuple(self.flat.shape), dtype, device) for name in self.optimizer.moments}
+        self.target = self._copied(self.flat) if separate_target else None
+        self.buffers = placed(self.buffer_layout) if self.buffer_layout.size else None  # one set, the target's too
+
+    def _copied(self, values: Tensor) -> Tensor:
+        return self.zeros(tuple(values.shape), values.dtype, values.device).copy_(values)
+
+    def tensors(self, runs: slice, members: slice = slice(None), target: bool = False) -> Tensors:
+        """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members without a copy."""
+        flat = self.target if target and self.target is not None else self.flat
+        return self.layout.views(flat.data[runs, members]) | self._buffers(runs, members)
+
+    def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Tensors, Tensors]:
+        """Their parameters as leaves of a gradient computation, and these with the buffers."""
+        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
+        views = self.layout.views(self.flat.data[runs, members])
+        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        return leaves, leaves | self._buffers(runs, members)
+
+    def _buffers(self, runs: slice, members: slice) -> Tensors:
+        return {} if self.buffers is None else self.buffer_layout.views(self.buffers[runs, members])
+
+    def call(self, method: str, tensors: Tensors, *inputs: Tensor) -> Tensor | Tensors:
+        """What `method` of every network gives for its own of `inputs` (g, …): (g, …), or a dict of them."""
+        count = len(inputs[0])
+        if self.one_by_one:
+            found = [self._call(method, _at(tensors, g), *(x[g] for x in inputs)) for g in range(count)]
+            return found[0].unsqueeze(0) if count == 1 else torch.stack(found)
+        if count == 1:  # a product that stands alone rounds differently than in a stack
+            tensors = {name: x.expand(2, *x.shape[1:]) for name, x in tensors.items()}
+            return self.call(method, tensors, *(x.expand(2, *x.shape[1:]) for x in inputs))[:1]
+        return torch.func.vmap(lambda own, *x: self._call(method, own, *x))(tensors, *inputs)
+
+    def observe(self, method: str, runs: slice, *inputs: Tensor) -> None:
+        """Let every network of `runs` update its buffers by `method`, from its own of `inputs` (g, …)."""
+        if self.buffers is None:
+            return
+
+        def observed(own: Tensors, *x: Tensor) -> Tensor:
+            self._call(method, own, *x)
+            return x[0].new_zeros(())  # vmap wants a tensor
+
+        with torch.no_grad():
+            torch.func.vmap(observed)(self.tensors(runs), *inputs)
+
+    def _call(self, method: str, own: Tensors, *inputs: Tensor) -> Tensor | Tensors:
+        """A method of the module with one network's tensors in place of its own (as torch.func.functional_call)."""
+        for holder, key, name in self._slots:
+            holder[key] = own[name]
+        try:
+            return getattr(self.module, method)(*inputs)
+        finally:
+            for holder, key, name in self._slots:
+                holder[key] = self._prototype[name]
+
+    def step(
+        self, runs: slice, members: slice, gradients: Tensor, scales: Tensor, *, exact: bool = True
+    ) -> Tensor:
+        """Step networks `members` of `runs` down `gradients` (r, m, P), which is overwritten.
+
+        scales (R, k) are those of the optimiser. Returns the weight change that really happened, (r, m, P), zeros
+        where rounding swallowed it; with `exact` off as it was meant, which costs two passes less.
+        """
+        part = (runs, members)
+        moments = tuple(x[part] for x in self.moments.values())
+        return self.optimizer.step(self.flat[part], gradients, moments, scales[runs], exact)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        tensors = {"parameters": self.flat, **self.moments, "target": self.target, "buffers": self.buffers}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def keep(self, runs: Tensor) -> None:
+        """Keep only these runs."""
+        kept = {name: self._copied(value.index_select(0, runs)) for name, value in self.state().items()}
+        self.flat, self.moments = kept["parameters"], {name: kept[name] for name in self.moments}
+        self.target, self.buffers = kept.get("target"), kept.get("buffers")
+
+
+def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:
+    """Where a module keeps each parameter and buffer: the dict, the key in it, and the full name."""
+    found = []
+    for kind in ("_parameters", "_buffers"):
+        for path, owner in module.named_modules():
+            holder = getattr(owner, kind)
+            found += [(holder, key, f"{path}.{key}".lstrip(".")) for key in holder if holder[key] is not None]
+    return found
+
+
+def _at(tensors: Tensors, g: int) -> Tensors:
+    return {name: x[g] for name, x in tensors.items()}

@@ -1,0 +1,154 @@
+"""The learner at full speed: runs side by side in worker processes, block by block, or as CUDA graphs.
+
+At most three levels: a shard of runs (one engine), a worker's span of it, which plays together, and blocks of a span,
+which train one after the other. With one worker and one block the numbers are the same: those of `Learner`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from common.agents.inputs import EpisodeInputs
+from common.agents.learner import Learner, Part
+from common.agents.reports import EpisodeReport, RunKey
+from common.config import StudyConfig
+from common.environment.evaluation import Evaluation
+from common.environment.records import joined
+from common.experiment import Experiment
+from common.training.episode_graph import Capture, EpisodeGraphs, capture_on_cuda
+from common.training.memory import free_bytes, shared_zeros
+from common.training.timer import PhaseTimer
+from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, ROWS_AT_ONCE
+from common.training.workers import Workers, worker_count
+
+
+class Engine:
+    """R runs of one study; every run's numbers are those it would have alone in a plain learner."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: StudyConfig,
+        keys: list[RunKey],
+        device: torch.device,
+        *,
+        threads: int = 1,
+        dense: bool | None = None,
+        capture: Capture | None = None,
+        warn: Callable[[str], None] = print,
+    ):
+        """Untrained runs `keys`, ordered by seed, on `threads` CPU threads.
+
+        `warn` gets a line where episodes cannot be captured as CUDA graphs; `capture` and `dense` are for tests.
+        """
+        self.timer, self.threads, self.workers = PhaseTimer(), threads, Workers()
+        self.learner = Learner(
+            experiment, config, keys, device,
+            dense=dense, rows_at_once=ROWS_AT_ONCE, zeros=shared_zeros, phase=self.timer.phase,
+        )  # fmt: skip
+        self.config, self.env = config, self.learner.env
+        if capture is None and device.type == "cuda" and config.cuda_graph:
+            capture = capture_on_cuda
+        self.graphs = EpisodeGraphs(self.learner, self._run, capture, warn) if capture else None
+        self._divide()
+
+    def _divide(self) -> None:
+        """Split the runs into spans of the workers and these into blocks."""
+        learner = self.learner
+        runs = len(learner.keys)
+        self.workers.restart(worker_count(self.threads, runs, learner.device))
+        self.spans = [learner.part(own) for own in _split(slice(0, runs), self.workers.count)]
+        size = self._block_size()
+        self.blocks: list[list[Part]] = []
+        for span in self.spans:
+            count = -(-(span.runs.stop - span.runs.start) // size)
+            self.blocks.append([learner.part(own) for own in _split(span.runs, count)])
+
+    def _block_size(self) -> int:
+        """Runs that train in one piece: as many as keep the actors in cache (CPU) or the critic's rows in memory."""
+        config, actors = self.config, self.learner.actors
+        item = actors.flat.element_size()
+        if self.learner.device.type == "cuda":
+            rows = config.batch_size * (config.agents + 1) * sum(config.critic_hidden) * item
+            return max(1, free_bytes(self.learner.device) // CUDA_BLOCK_SHARE // rows)
+        numbers = config.agents * max(config.batch_size * max(config.actor_hidden), actors.layout.size)
+        return max(1, BLOCK_BYTES // (numbers * item))
+
+    @property
+    def keys(self) -> list[RunKey]:
+        """The runs, in order."""
+        return self.learner.keys
+
+    @property
+    def episode(self) -> int:
+        """Training episodes done."""
+        return self.learner.episode
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the actor's and of the critic's layers."""
+        return tuple(self.learner.actors.layout.layers), tuple(self.learner.critics.layout.layers)
+
+    @property
+    def peak_worker_bytes(self) -> int:
+        """At most so much memory did the worker processes add."""
+        return self.workers.peak_bytes
+
+    def train_episode(self, details: bool = False) -> EpisodeReport:
+        """As `Learner.train_episode`."""
+        if self.graphs:
+            return self.graphs.train_episode(details)
+        with self.timer.phase("draws"):
+            inputs = self.learner.inputs()
+        report = self._run(inputs, details)
+        self.learner.advance(inputs.due)
+        return replace(report, episode=self.episode)
+
+    def _run(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        spans = [(number, inputs, details) for number in range(len(self.spans))]
+        return joined(self.workers.map(self._run_span, spans))
+
+    def _run_span(self, number: int, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        span, reports = self.spans[number], []
+        played, noisy = self.learner.play(span, inputs)
+        for block in self.blocks[number]:
+            own = slice(block.runs.start - span.runs.start, block.runs.stop - span.runs.start)
+            reports.append(self.learner.learn(block, inputs, played.of(own), noisy[own], details))
+        return joined(reports)
+
+    def evaluate(self) -> Evaluation:
+        """As `Learner.evaluate`."""
+        return joined(self.workers.map(self._evaluate_span, [(number,) for number in range(len(self.spans))]))
+
+    def _evaluate_span(self, number: int) -> Evaluation:
+        return joined([self.learner.evaluate(block) for block in self.blocks[number]])
+
+    def keep(self, positions: list[int]) -> None:
+        """Drop all runs but those at these positions; the numbers of the others do not change."""
+        self.learner.keep(positions)
+        self._divide()
+        if self.graphs:
+            self.graphs.reset()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that later episodes depend on, by name, as views; with `counters` all there is."""
+        return self.learner.state()
+
+    def counters(self) -> dict[str, int]:
+        """Episodes and training steps done."""
+        return self.learner.counters()
+
+    def load(self, state: dict[str, Tensor], counters: dict[str, int]) -> None:
+        """Go on from `state` and `counters` of an engine of the same runs."""
+        self.learner.load(state, counters)
+
+
+def _split(runs: slice, count: int) -> list[slice]:
+    """Consecutive runs in `count` parts of about the same size."""
+    edges = [runs.start + (runs.stop - runs.start) * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]

@@ -1,0 +1,9 @@
+"""Every constant that only speed depends on, each with what measured it (benchmarks/README.md, "Constants")."""
+
+ROWS_AT_ONCE = 1024  # critic rows of one product on the CPU: their hidden layer, 2 MiB, stays in cache
+BLOCK_BYTES = 16 * 2**20  # weights or hidden units of the actors that train in one block on the CPU
+LEAST_RUNS_PER_WORKER = 2
+MOST_RUNS_PER_SHARD = {"cpu": 48, "cuda": 320}
+CUDA_BLOCK_SHARE = 8  # one block's critic rows take at most this part of the free GPU memory
+GRAPH_WARM_UP_EPISODES = 3  # played launch by launch before a CUDA graph is captured, so that libraries are set up
+KEPT_BYTES = 32 * 2**20  # the most that glibc's threshold can be; larger freed blocks go back to the kernel
