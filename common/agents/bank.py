@@ -45,7 +45,7 @@ class Layout:
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]):
         """Lay tensors of these names and shapes out one after the other, each on an aligned offset."""
-        self.shapes, self.offsets = shapes, {}
+        self.shapes, self.offsets, self.gaps = shapes, {}, []
         self.layers: dict[str, Layer] = {}
         start = 0
         for name, shape in shapes.items():
@@ -53,7 +53,10 @@ class Layout:
             numbers = math.prod(shape)
             layer = name.rpartition(".")[0] or name
             before = self.layers.get(layer, Layer(slice(start, start), 0))
+            end = start + numbers
             start += -(-numbers // ALIGNMENT) * ALIGNMENT
+            if end < start:
+                self.gaps.append(slice(end, start))
             self.layers[layer] = Layer(slice(before.place.start, start), before.numbers + numbers)
         self.size = start
 
@@ -69,7 +72,9 @@ class Layout:
 
     def pack(self, tensors: Tensors, like: Tensor) -> Tensor:
         """Flat tensor shaped as `like` (R, M, size) from tensors (G, *shape) by name; padding is zero."""
-        flat = torch.zeros_like(like)
+        flat = torch.empty_like(like)
+        for gap in self.gaps:
+            flat[..., gap] = 0.0
         for name, view in self.views(flat).items():
             view.copy_(tensors[name])
         return flat
@@ -126,19 +131,23 @@ class Bank:
         dtype: torch.dtype,
         device: torch.device,
         zeros: Zeros = plain_zeros,
+        numbers_at_once: int = 2**62,
     ):
         """Untrained networks, the same for runs of one of `seeds` (R,).
 
         `make` builds one of them; `network` names their random streams; without a `separate_target` the target is the
-        network itself; `one_by_one` calls the networks in a loop instead of stacked.
+        network itself; `one_by_one` calls the networks in a loop instead of stacked; the optimiser takes about
+        `numbers_at_once` of a run's on the CPU.
         """
-        self.module, self.members, self.one_by_one, self.zeros = make(), members, one_by_one, zeros
+        self.module, self.one_by_one, self.zeros = make(), one_by_one, zeros
         self.module.requires_grad_(False)
         self.layout = Layout({name: tuple(x.shape) for name, x in self.module.named_parameters()})
         self.buffer_layout = Layout({name: tuple(x.shape) for name, x in self.module.named_buffers()})
         self.optimizer = optimizer(self.layout.layers)
+        self.members_at_once = max(1, numbers_at_once // self.layout.size)
         self._slots = _slots(self.module)
         self._prototype = {name: holder[key] for holder, key, name in self._slots}
+        self._stacks: dict[str, bool] = {}
         untrained = {seed: initial_tensors(make, network, seed, members) for seed in dict.fromkeys(seeds)}
 
         def placed(layout: Layout) -> Tensor:
@@ -174,13 +183,39 @@ class Bank:
     def call(self, method: str, tensors: Tensors, *inputs: Tensor) -> Tensor | Tensors:
         """What `method` of every network gives for its own of `inputs` (g, …): (g, …), or a dict of them."""
         count = len(inputs[0])
+        if self.one_by_one and count == 1:
+            alone = {name: x.squeeze(0) for name, x in tensors.items()}
+            return self.call_one(method, alone, *(x.squeeze(0) for x in inputs)).unsqueeze(0)
         if self.one_by_one:
-            found = [self._call(method, _at(tensors, g), *(x[g] for x in inputs)) for g in range(count)]
-            return found[0].unsqueeze(0) if count == 1 else torch.stack(found)
+            parts = zip(*(x.unbind() for x in (*tensors.values(), *inputs)), strict=True)
+            each = len(tensors)
+            return torch.stack([self.call_one(method, dict(zip(tensors, x[:each])), *x[each:]) for x in parts])
         if count == 1:  # a product that stands alone rounds differently than in a stack
             tensors = {name: x.expand(2, *x.shape[1:]) for name, x in tensors.items()}
             return self.call(method, tensors, *(x.expand(2, *x.shape[1:]) for x in inputs))[:1]
-        return torch.func.vmap(lambda own, *x: self._call(method, own, *x))(tensors, *inputs)
+        if self._stacks_by_itself(method, inputs):
+            return self.call_one(method, tensors, *inputs)
+        return torch.func.vmap(lambda own, *x: self.call_one(method, own, *x))(tensors, *inputs)
+
+    def _stacks_by_itself(self, method: str, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether a method run on stacked tensors as they are does what `vmap` makes of it, without its overhead.
+
+        Our Linear and elementwise functions do. It is tried out, once, on three random networks.
+        """
+        if method not in self._stacks:
+            self._stacks[method] = self.buffers is None and self._tried(method, inputs)
+        return self._stacks[method]
+
+    @torch.no_grad()
+    def _tried(self, method: str, inputs: tuple[Tensor, ...]) -> bool:
+        random = torch.Generator().manual_seed(0)
+        tensors = {name: torch.rand((3, *shape), generator=random) - 0.5 for name, shape in self.layout.shapes.items()}
+        x = [torch.rand((3, 5, *own.shape[2:]), generator=random) for own in inputs]
+        expected = torch.func.vmap(lambda own, *x: self.call_one(method, own, *x))(tensors, *x)
+        try:
+            return torch.allclose(self.call_one(method, tensors, *x), expected)
+        except (RuntimeError, TypeError, ValueError, IndexError):  # what a module says of a dimension too many
+            return False
 
     def observe(self, method: str, runs: slice, *inputs: Tensor) -> None:
         """Let every network of `runs` update its buffers by `method`, from its own of `inputs` (g, …)."""
@@ -188,14 +223,14 @@ class Bank:
             return
 
         def observed(own: Tensors, *x: Tensor) -> Tensor:
-            self._call(method, own, *x)
+            self.call_one(method, own, *x)
             return x[0].new_zeros(())  # vmap wants a tensor
 
         with torch.no_grad():
             torch.func.vmap(observed)(self.tensors(runs), *inputs)
 
-    def _call(self, method: str, own: Tensors, *inputs: Tensor) -> Tensor | Tensors:
-        """A method of the module with one network's tensors in place of its own (as torch.func.functional_call)."""
+    def call_one(self, method: str, own: Tensors, *inputs: Tensor) -> Tensor | Tensors:
+        """A method of one network, given its tensors, on its own inputs (as torch.func.functional_call, any method)."""
         for holder, key, name in self._slots:
             holder[key] = own[name]
         try:
@@ -214,7 +249,7 @@ class Bank:
         """
         part = (runs, members)
         moments = tuple(x[part] for x in self.moments.values())
-        return self.optimizer.step(self.flat[part], gradients, moments, scales[runs], exact)
+        return self.optimizer.step(self.flat[part], gradients, moments, scales[runs], exact, self.members_at_once)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
@@ -237,6 +272,3 @@ def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:
             found += [(holder, key, f"{path}.{key}".lstrip(".")) for key in holder if holder[key] is not None]
     return found
 
-
-def _at(tensors: Tensors, g: int) -> Tensors:
-    return {name: x[g] for name, x in tensors.items()}

@@ -52,11 +52,11 @@ def row_values(
     values = torch.full(wanted.shape, -torch.inf, dtype=personal.dtype)
     rows = wanted.shape[2]
     for run in range(len(wanted)):
-        own = {name: x[run : run + 1] for name, x in p.items()}
+        own = {name: x[run] for name, x in p.items()}
         own_personal, own_values = personal[run].flatten(0, 1), values[run].view(-1)
         for chosen in wanted[run].view(-1).nonzero().squeeze(1).split(rows_at_once):
             if len(chosen):
                 samples = torch.div(chosen, rows, rounding_mode="floor")
-                q = critics.call("values", own, joint[run, samples].unsqueeze(0), own_personal[chosen].unsqueeze(0))
-                own_values[chosen] = value(q)[0]
+                inputs = joint[run].index_select(0, samples), own_personal.index_select(0, chosen)
+                own_values[chosen] = value(critics.call_one("values", own, *inputs))
     return values

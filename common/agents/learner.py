@@ -36,7 +36,7 @@ from common.environment.offloading import (
 from common.environment.rollout import Trajectory, play
 from common.experiment import Experiment
 
-ALL_ROWS_ON_CPU = 2**30  # rows of a product, unless an engine that knows the cache asks for fewer
+UNLIMITED = 2**30  # unless an engine that knows the cache asks for less
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,17 @@ class Learner:
         device: torch.device,
         *,
         dense: bool | None = None,
-        rows_at_once: int = ALL_ROWS_ON_CPU,
+        rows_at_once: int = UNLIMITED,
+        numbers_at_once: int = UNLIMITED,
         zeros: Zeros = plain_zeros,
         phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
     ):
         """Untrained runs `keys`, which must be ordered by seed.
 
         `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
-        CUDA only); otherwise only rows that count, `rows_at_once` in one product. `zeros` gives the memory of all
-        state; `phase` is entered around each part of the work, named. ConfigError where a network's output is wrong.
+        CUDA only); otherwise only rows that count, `rows_at_once` in one product. The optimisers take `numbers_at_once`
+        of a run's. `zeros` gives the memory of all state; `phase` is entered around each part of the work, named.
+        ConfigError where a network's output is wrong.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
@@ -83,6 +85,7 @@ class Learner:
         rules = [getattr(type(self.algorithm), name) for name in ("target_due", "update_target")]
         separate = config.tau < 1.0 or rules != [Algorithm.target_due, Algorithm.update_target]
         made = {"dtype": self.dtype, "device": device, "zeros": zeros, "separate_target": separate}
+        made["numbers_at_once"] = numbers_at_once
         seeds = [key.seed for key in keys]
         actor, critic = experiment.actor or Actor, experiment.critic or Critic
         check_networks(actor(config), critic(config), config)

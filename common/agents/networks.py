@@ -20,7 +20,10 @@ PERSONAL_SIZE = STATE_SIZE + ACTION_SIZE
 
 
 class Linear(nn.Linear):
-    """nn.Linear whose weight and bias start in U(-bound, bound); PyTorch's default 1/√inputs unless given."""
+    """nn.Linear whose weight and bias start in U(-bound, bound); PyTorch's default 1/√inputs unless given.
+
+    It also takes stacked weights (G, outputs, inputs) on x (G, B, inputs), which is what `Bank` makes use of.
+    """
 
     def __init__(self, inputs: int, outputs: int, bound: float | None = None):
         super().__init__(inputs, outputs)
@@ -28,6 +31,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, inputs) -> (…, outputs)."""
+        if self.weight.ndim == 3:
+            return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
         if self.out_features > 1:
             return super().forward(x)
         # As product and sum: the bits of a product of width 1 depend on how many networks are stacked.
@@ -48,6 +53,14 @@ class SplitLinear(nn.Module):
             self.register_parameter(part, nn.Parameter(torch.empty(outputs, width)))
         self.bias = nn.Parameter(torch.empty(outputs))
 
+    def add(self, share: Tensor, part: str, x: Tensor) -> Tensor:
+        """`share` (…, outputs) and what part x (…, width) gives, broadcast."""
+        return nn.functional.linear(x, self._parameters[part]).add_(share)
+
+    def add_to_rows(self, share: Tensor, part: str, x: Tensor) -> Tensor:
+        """The same, row by row (both 2-D), in place of `share`: a pass less over many rows."""
+        return share.addmm_(x, self._parameters[part].mT)
+
 
 class FullyConnected(nn.Module):
     """Layers fc1 … fcL; the last one is linear and starts in U(-output_bound, output_bound)."""
@@ -62,8 +75,8 @@ class FullyConnected(nn.Module):
             self.add_module(f"fc{i}", Linear(sizes[i - 1], sizes[i], bound))
 
     def activation(self, x: Tensor, layer: int) -> Tensor:
-        """What follows hidden layer `layer` (1 …), (…, units)."""
-        return torch.relu(x)
+        """What follows hidden layer `layer` (1 …), (…, units); may overwrite its input."""
+        return torch.relu_(x)
 
     def layer(self, i: int) -> nn.Module:
         """Layer fc<i>."""
@@ -109,12 +122,17 @@ class Critic(FullyConnected):
 
     def joint(self, states: Tensor, actions: Tensor) -> Tensor:
         """First layer's share of all states (B, 7N) and all actions (B, 3N), bias included: (B, units)."""
-        first = self.fc1
-        return nn.functional.linear(states, first.states, first.bias) + nn.functional.linear(actions, first.actions)
+        share = nn.functional.linear(states, self.fc1.states, self.fc1.bias)
+        return self.fc1.add(share, "actions", actions)
 
     def values(self, joint: Tensor, personal: Tensor) -> Tensor:
-        """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast."""
-        x = self.activation(joint + nn.functional.linear(personal, self.fc1.personal), 1)
+        """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast.
+
+        Where no gradient is recorded and both are 2-D, `joint` is overwritten.
+        """
+        rows = joint.ndim == personal.ndim == 2 and not torch.is_grad_enabled()
+        add = self.fc1.add_to_rows if rows else self.fc1.add
+        x = self.activation(add(joint, "personal", personal), 1)
         for i in range(2, self.depth):
             x = self.activation(self.layer(i)(x), i)
         return self.layer(self.depth)(x)

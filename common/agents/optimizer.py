@@ -43,14 +43,26 @@ class Adam:
         return torch.div(exp_avg, denominator, out=denominator).mul_(step_size)
 
     def step(
-        self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: Tensor, exact: bool
+        self,
+        weights: Tensor,
+        gradients: Tensor,
+        moments: tuple[Tensor, ...],
+        scales: Tensor,
+        exact: bool,
+        members_at_once: int,
     ) -> Tensor:
-        """Change weights (r, m, P) in place; gradients and moments alike, scales (r, k). See `Bank.step`."""
+        """Change weights (r, m, P) in place; gradients and moments alike, scales (r, k). See `Bank.step`.
+
+        On the CPU a few networks at a time, whose numbers then stay in cache through a dozen passes.
+        """
         if weights.device.type != "cpu":
             return self._step(weights, gradients, moments, tuple(scales[:, None, None].unbind(-1)), exact)
-        for run, own in enumerate(scales.unbind()):  # one run's numbers stay in cache through a dozen passes
-            rows = tuple(x[run] for x in moments)
-            gradients[run] = self._step(weights[run], gradients[run], rows, tuple(own.unbind()), exact)
+        for run, own in enumerate(scales.unbind()):
+            rows = (weights[run], gradients[run], *(x[run] for x in moments))
+            for w, g, *m in zip(*(x.split(members_at_once) for x in rows), strict=True):
+                moved = self._step(w, g, tuple(m), tuple(own.unbind()), exact)
+                if moved.data_ptr() != g.data_ptr():
+                    g.copy_(moved)
         return gradients
 
     def _step(

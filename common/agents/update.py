@@ -251,10 +251,10 @@ class Update:
     @torch.no_grad()
     def _step(
         self, bank: Bank, runs: slice, members: slice, gradients: Tensors, scales: Tensor, details: bool, exact: bool
-    ) -> tuple[Tensor, Tensor, Tensors]:
-        """Clip, step, measure: largest gradient (r, m), weight change (r, m, P), and norms (r, m) for the log."""
+    ) -> tuple[Tensor | None, Tensor, Tensors]:
+        """Clip, step, measure: the actors' largest gradient (r, m), weight change (r, m, P), norms (r, m) to log."""
         flat = bank.layout.pack(gradients, bank.flat[runs, members])
-        top = largest(flat)
+        top = largest(flat) if bank is self.actors else None
         logged: Tensors = {}
         if details or self.clip_norm:
             norms = bank.layout.layer_norms(flat)
