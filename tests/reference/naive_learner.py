@@ -1,17 +1,19 @@
-"""One run of environment and learner, written the slow and obvious way, to check the fast code against.
+"""The whole of CCM-MADRL in one file, slow and obvious: read it beside docs/environment.md and docs/algorithm.md.
 
-One `nn.Sequential` and one Adam per agent, and plain loops over agents, samples and critic rows. The only module
-shared with the project is `common.environment.random_streams`, because both sides must see the same draws. The
-environment always computes in float64; `dtype` is the precision of
-networks and actions. Letters in shapes: N agents, B batch.
+One run, one module and one optimiser per agent, plain loops over agents, samples and critic rows. Nothing of the fast
+engine is used but the random draws, which both sides must see, and an experiment's own parts: its networks, which are
+modules for one agent and one critic anyway, and those rules of learning that it overrides. The rules of the baseline
+are written out here. Tests hold the fast learner to this one, step by step.
+
+The environment always computes in float64; `dtype` is the precision of networks and actions. Letters in shapes: N
+agents, B batch, K rows of a sample, H heads of the critic.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.agents.algorithm import Algorithm
+from common.agents.bank import Layer
+from common.agents.networks import Actor, Critic
+from common.agents.reports import RunKey
+from common.config import StudyConfig
 from common.environment.random_streams import episode_draws, stream
+from common.experiment import Experiment
 
 STEPS = 10
 STORAGE, SERVER_UNITS, SERVER_HZ = 400.0, 8, 4e9
@@ -30,9 +38,7 @@ TASK_RANGES = [(1.0, 50.0), (300.0, 737.5), (0.1, 0.9)]
 # bits per unit of size, exponent of the frequency in the local energy
 PRESETS = {"scaled": (8 * 1024**2, 2), "thesis": (8 * 1024, 1), "interior": (8 * 1024, 2)}
 
-WEIGHT_NAMES = [f"fc{layer}.{kind}" for layer in (1, 2, 3) for kind in ("weight", "bias")]
-
-Weights = dict[str, np.ndarray]
+Weights = dict[str, torch.Tensor]
 
 
 def naive_world(seed: int, agents: int) -> list[np.ndarray]:
@@ -49,7 +55,7 @@ def naive_state(world: list[np.ndarray], energy: np.ndarray, unit_tasks: np.ndar
 
 
 def naive_queue(offloaded: list[int], arrival: list[float], processing: list[float]) -> dict[int, float]:
-    """Finish time (s) of every offloaded agent at the server, double counting included (SYSTEM section 2)."""
+    """Finish time (s) of every offloaded agent at the server, double counting included (docs: "Server queue")."""
     order = sorted(offloaded, key=lambda agent: (arrival[agent], agent))
     units = [0.0] * SERVER_UNITS
     finish = {}
@@ -133,49 +139,12 @@ def naive_choose(
     return np.array([1.0 if i in chosen else 0.0 for i in range(len(size))])
 
 
-class NaiveNetwork(nn.Sequential):
-    """Layers in a row. What a variant's layers observe instead of learning it are their buffers."""
-
-    def observe_step(self, *inputs: torch.Tensor) -> None:
-        """One step of a training episode, before the network acts on it.
-
-        inputs: of an actor its state (7,); of a critic the joint input (10N,) and all personal ones (N, 10).
-        """
-
-    def observe_batch(self, states: torch.Tensor) -> None:
-        """What an actor is about to be trained on: states (B, 7)."""
-
-
-def baseline_network(sizes: Sequence[int]) -> NaiveNetwork:
-    """Two ReLU layers and a linear output; the caller applies an actor's tanh."""
-    first, second, third = (nn.Linear(sizes[i], sizes[i + 1]) for i in range(3))
-    return NaiveNetwork(OrderedDict(fc1=first, relu1=nn.ReLU(), fc2=second, relu2=nn.ReLU(), fc3=third))
-
-
-def with_weights(net: NaiveNetwork, weights: Weights, dtype: torch.dtype) -> NaiveNetwork:
-    """The network with the given weights."""
-    parameters = dict(net.to(dtype).named_parameters())
-    if parameters.keys() != weights.keys():
-        raise ValueError(f"weights are {sorted(weights)}; allowed are {sorted(parameters)}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.tensor(weights[name]))
-    return net
-
-
-def as_weights(tensors: Iterable[torch.Tensor], names: Iterable[str] = WEIGHT_NAMES) -> Weights:
-    """Tensors in the order of `parameters()` as arrays with their names, fc1.weight ... fc3.bias by default."""
-    return {name: tensor.detach().numpy().copy() for name, tensor in zip(names, tensors, strict=True)}
-
-
-def weights_of(net: nn.Module) -> Weights:
-    """A network's weights as arrays with their names."""
-    return as_weights(net.parameters(), dict(net.named_parameters()))
-
-
 @dataclass
 class Transition:
-    """One step as the replay keeps it: states (N, 7), noisy action (N, 3), accepted (N,)."""
+    """One step as the replay keeps it: states (N, 7), noisy action (N, 3), accepted (N,).
+
+    noise (N, 3) are the draws of target smoothing, where an experiment wants them.
+    """
 
     state: np.ndarray
     action: np.ndarray
@@ -183,139 +152,157 @@ class Transition:
     reward: float
     next_state: np.ndarray
     done: bool
+    noise: np.ndarray | None = None
 
 
 class NaiveRun:
-    """Environment, networks, optimisers and replay of one run; `episode(1)`, `episode(2)`, ... train it."""
+    """Environment, networks, optimisers and replay of one run; `episode(1)`, `episode(2)`, … train it."""
 
     def __init__(
         self,
-        *,
-        preset: str,
-        seed: int,
-        agents: int,
-        channels: int,
-        batch_size: int,
-        actor_lr: float,
-        critic_lr: float,
-        actor_update: str,
-        tau: float,
-        actor_weights: list[Weights],
-        critic_weights: Weights,
-        updates_per_episode: int = 1,
-        gamma: float = 0.99,
-        replay_capacity: int = 10_000,
-        clip_norm: float = 0.0,
-        actor_hidden: tuple[int, int] = (64, 32),
-        critic_hidden: tuple[int, int] = (512, 128),
+        experiment: Experiment,
+        config: StudyConfig,
+        key: RunKey,
+        start: tuple[list[Weights], Weights],
         dtype: torch.dtype = torch.float64,
-        actor_network: Callable[[Sequence[int]], NaiveNetwork] = baseline_network,
-        critic_network: Callable[[Sequence[int]], NaiveNetwork] = baseline_network,
     ) -> None:
-        if actor_update not in ("joint", "sequential"):
-            raise ValueError(f"actor_update is {actor_update!r}; allowed are 'joint' and 'sequential'")
-        self.preset, self.seed, self.agents, self.channels = preset, seed, agents, channels
-        self.batch_size, self.updates, self.actor_update = batch_size, updates_per_episode, actor_update
-        self.tau, self.gamma, self.clip_norm, self.dtype = tau, gamma, clip_norm, dtype
-        actor_sizes, critic_sizes = (7, *actor_hidden, 3), (10 * agents + 10, *critic_hidden, 1)
-        self.actors = [with_weights(actor_network(actor_sizes), actor_weights[i], dtype) for i in range(agents)]
-        self.critic = with_weights(critic_network(critic_sizes), critic_weights, dtype)
+        """`start`: parameters and buffers of every actor and of the critic."""
+        self.config, self.seed, self.dtype = config, key.seed, dtype
+        self.agents, self.gamma = config.agents, config.gamma
+        make_actor, make_critic = experiment.actor or Actor, experiment.critic or Critic
+        self.actors = [with_tensors(make_actor(config).to(dtype), own) for own in start[0]]
+        self.critic = with_tensors(make_critic(config).to(dtype), start[1])
         self.target_actors = [copy.deepcopy(actor) for actor in self.actors]
         self.target_critic = copy.deepcopy(self.critic)
-        self.actor_optimizers = [torch.optim.Adam(actor.parameters(), lr=actor_lr) for actor in self.actors]
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=critic_lr)
-        self.world = naive_world(seed, agents)
-        self.capacity, self.stored = replay_capacity, 0
+        self.algorithm = (experiment.algorithm or Algorithm)(config)
+        self.run_state = {
+            name: torch.tensor([start], dtype=torch.float64) for name, start in self.algorithm.run_state().items()
+        }
+        self.actor_optimizers = [
+            self.optimizer("actor_optimizer", actor, key.actor_lr, config.beta1) for actor in self.actors
+        ]
+        self.critic_optimizer = self.optimizer("critic_optimizer", self.critic, key.critic_lr, config.critic_beta1)
+        self.world = naive_world(self.seed, self.agents)
         self.replay: list[Transition] = []
-        self.priorities, self.draws_made = np.zeros(0), 0
+        self.priorities, self.stored = np.zeros(0), 0
+        self.draws_made = self.updates = 0
         self.last_reports: list[dict[str, Any]] = []
 
-    def actor_weights(self) -> list[Weights]:
-        """Weights of every online actor."""
-        return [weights_of(actor) for actor in self.actors]
+    def rule(self, name: str) -> Callable[..., Any] | None:
+        """The experiment's rule of this name if it has one of its own; it is written for a batch of runs."""
+        own = getattr(self.algorithm, name)
+        return own if getattr(type(self.algorithm), name) is not getattr(Algorithm, name) else None
 
-    def critic_weights(self) -> Weights:
-        """Weights of the online critic."""
-        return weights_of(self.critic)
+    def optimizer(self, name: str, module: nn.Module, rate: float, beta1: float) -> torch.optim.Optimizer:
+        """Adam, or the experiment's own."""
+        own = self.rule(name)
+        if own:
+            return OwnOptimizer(own, module, rate)
+        betas = (beta1, self.config.beta2)
+        return torch.optim.Adam(module.parameters(), lr=rate, betas=betas, eps=self.config.adam_eps)
 
-    def tensor(self, values: np.ndarray) -> torch.Tensor:
+    def tensor(self, values: Any) -> torch.Tensor:
         """Numbers in the precision of the networks."""
-        return torch.tensor(values, dtype=self.dtype)
+        return torch.as_tensor(np.asarray(values), dtype=self.dtype)
 
-    def policy(self, actors: Sequence[nn.Module], state: np.ndarray) -> list[torch.Tensor]:
-        """Action (3,) of every agent, without noise, as a list of N tensors."""
-        return [torch.tanh(actors[i](self.tensor(state[i]))) for i in range(self.agents)]
+    # Acting
 
-    def q_row(
-        self, critic: nn.Module, state: np.ndarray, actions: Sequence[torch.Tensor], agent: int | None
-    ) -> torch.Tensor:
-        """Q (scalar) of all states, all actions and one agent's own pair; `None` is the zero row."""
-        own = [torch.zeros(10, dtype=self.dtype)]
+    def policy(self, actors: Sequence[Actor], state: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pre-activation and action of every agent, without noise, (N, 3) each."""
+        z = torch.stack([actors[i](self.tensor(state[i : i + 1]))[0] for i in range(self.agents)])
+        return z, self.actors[0].squash(z)
+
+    def noisy(self, z: torch.Tensor, action: torch.Tensor, noise: np.ndarray, epsilon: float) -> torch.Tensor:
+        """What is played in training, (N, 3)."""
+        own = self.rule("explore")
+        if own:
+            batch = (x[None, None] for x in (action, z, self.tensor(noise)))
+            return own(*batch, self.tensor(epsilon))[0, 0]
+        return torch.clamp(action + epsilon * self.tensor(noise), -1.0, 1.0)
+
+    def q_row(self, critic: Critic, state: np.ndarray, actions: torch.Tensor, agent: int | None) -> torch.Tensor:
+        """The critic's heads (H,) for all states, all actions (N, 3) and one agent's own pair; `None`: the zero row."""
+        own = torch.zeros(1, 10, dtype=self.dtype)
         if agent is not None:
-            own = [self.tensor(state[agent]), actions[agent]]
-        return critic(torch.cat([self.tensor(state.reshape(-1)), *actions, *own]))[0]
+            own = torch.cat([self.tensor(state[agent]), actions[agent]])[None]
+        return critic.values(critic.joint(self.tensor(state.reshape(1, -1)), actions.reshape(1, -1)), own)[0]
 
-    def best_q(self, critic: nn.Module, state: np.ndarray, actions: Sequence[torch.Tensor]) -> torch.Tensor:
+    def value(self, heads: torch.Tensor, target: bool = False) -> torch.Tensor:
+        """One Q of the critic's heads (H,): the only one, unless the experiment says otherwise."""
+        own = (self.rule("target_value") if target else None) or self.rule("value")
+        return own(heads) if own else heads[0]
+
+    def best_q(
+        self, critic: Critic, state: np.ndarray, actions: torch.Tensor, target: bool = False
+    ) -> torch.Tensor:
         """Largest Q over the proposing agents (the first of equals), or of the zero row if there are none."""
         proposers: list[int | None] = [i for i in range(self.agents) if actions[i][0] >= 0]
-        values = [self.q_row(critic, state, actions, i) for i in proposers or [None]]
+        values = [self.value(self.q_row(critic, state, actions, i), target) for i in proposers or [None]]
         return values[int(np.argmax([q.item() for q in values]))]
+
+    def decide(self, state: np.ndarray, action: np.ndarray, random_order: np.ndarray | None) -> np.ndarray:
+        """Accepted agents (N,) for a joint action (N, 3), ranked by the online critic unless at random."""
+        with torch.no_grad():
+            rows = [self.q_row(self.critic, state, self.tensor(action), i) for i in range(self.agents)]
+            scores = [float(self.value(row)) for row in rows]
+        return naive_choose(action[:, 0] >= 0, state[:, 3], scores, self.config.channels, random_order)
+
+    # An episode
 
     def episode(self, number: int) -> float:
         """Rollout, storing, training; `number` counts from 1. Gives the training return."""
-        draws = episode_draws(self.seed, number, STEPS, self.agents, self.updates, self.batch_size)
+        config = self.config
+        sizes = (STEPS, self.agents, config.updates_per_episode, config.batch_size)
+        draws = episode_draws(self.seed, number, *sizes, self.algorithm.target_noise)
         epsilon = 0.01 + 0.99 * math.exp(-number / 2000)
         state = naive_state(self.world, self.world[1], draws.tasks[0])
         steps: list[Transition] = []
         for t in range(STEPS):
             for i, actor in enumerate(self.actors):
-                actor.observe_step(self.tensor(state[i]))
+                actor.observe(self.tensor(state[i : i + 1]))
             with torch.no_grad():
-                quiet = torch.stack(self.policy(self.actors, state))
-            action = torch.clamp(quiet + epsilon * self.tensor(draws.noise[t]), -1.0, 1.0).numpy()
+                action = self.noisy(*self.policy(self.actors, state), draws.noise[t], epsilon).numpy()
             own = np.concatenate([state, action], axis=1)
-            joint = np.concatenate([state.reshape(-1), action.reshape(-1)])
-            self.critic.observe_step(self.tensor(joint), self.tensor(own))
+            self.critic.observe(*(self.tensor(x) for x in (state.reshape(1, -1), action.reshape(1, -1), own)))
             self.share_observations()
             accepted = self.decide(state, action, draws.order[t] if draws.coin[t] < epsilon else None)
             alpha, rho = (0.01 + 0.99 * (action[:, column] + 1) / 2 for column in (1, 2))
-            reward, energy, _, _ = naive_step(self.preset, state, accepted, alpha, rho, self.channels)
+            reward, energy, _, _ = naive_step(config.env, state, accepted, alpha, rho, config.channels)
             next_state = naive_state(self.world, energy, draws.tasks[t + 1])
-            steps.append(Transition(state, action, accepted, reward, next_state, t == STEPS - 1))
+            noise = None if draws.stored_noise is None else draws.stored_noise[t]
+            steps.append(Transition(state, action, accepted, reward, next_state, t == STEPS - 1, noise))
             state = next_state
+        self.algorithm.observe_rewards(self.run_state, self.tensor([[step.reward for step in steps]]))
         for transition in steps:
             self.store(transition)
         self.last_reports = []
-        if number >= 2:
-            for update in range(self.updates):
-                chosen, is_weight = self.sample(draws.replay[update])
-                report = self.train_step([self.replay[i] for i in chosen], is_weight)
-                for i, td in zip(chosen, report["td_error_sq_sum"], strict=True):
-                    self.priorities[i] = (td + 0.01) ** 0.6
-                self.last_reports.append(report | {"slots": chosen, "is_weight": is_weight})
+        for update in range(config.updates_per_episode if number >= 2 else 0):
+            chosen, is_weight = self.sample(draws.replay[update])
+            batch = [copy.copy(self.replay[i]) for i in chosen]
+            for b, transition in enumerate(batch):
+                transition.noise = None if draws.target_noise is None else draws.target_noise[update, b]
+            report = self.train_step(batch, is_weight)
+            for i, td in zip(chosen, report["td_error_sq_sum"], strict=True):
+                self.priorities[i] = (td + 0.01) ** 0.6
+            self.last_reports.append(report | {"slots": chosen, "is_weight": is_weight})
         return sum(transition.reward for transition in steps)
 
-    def decide(self, state: np.ndarray, action: np.ndarray, random_order: np.ndarray | None) -> np.ndarray:
-        """Accepted agents (N,) for a joint action (N, 3), ranked by the online critic unless at random."""
-        with torch.no_grad():
-            actions = [self.tensor(row) for row in action]
-            scores = [float(self.q_row(self.critic, state, actions, i)) for i in range(self.agents)]
-        return naive_choose(action[:, 0] >= 0, state[:, 3], scores, self.channels, random_order)
+    # The replay
 
     def store(self, transition: Transition) -> None:
         """Put a transition into the next slot of the ring with the priority of its own TD errors."""
         with torch.no_grad():
             target = self.td_target(transition)
-            td = sum(float((q - target) ** 2) for q in self.accepted_rows(transition))
+            td = sum(float((self.value(q) - target) ** 2) for q in self.accepted_rows(transition))
         self.put(transition, (td + 0.01) ** 0.6)
 
     def put(self, transition: Transition, priority: float) -> None:
         """Write a transition over the oldest one, or at the end while there is room."""
-        if len(self.replay) < self.capacity:
+        if len(self.replay) < self.config.replay_capacity:
             self.replay.append(transition)
             self.priorities = np.append(self.priorities, priority)
         else:
-            slot = self.stored % self.capacity
+            slot = self.stored % self.config.replay_capacity
             self.replay[slot], self.priorities[slot] = transition, priority
         self.stored += 1
 
@@ -326,84 +313,145 @@ class NaiveRun:
         beta = min(1.0, 0.4 + 0.001 * self.draws_made)
         self.draws_made += 1
         chosen, weights = [], []
-        for b in range(self.batch_size):
-            mass = (b + unit[b]) / self.batch_size * total
+        for b in range(len(unit)):
+            mass = (b + unit[b]) / len(unit) * total
             slot = next((i for i in range(count) if cumulative[i] > mass), count - 1)
             chosen.append(slot)
             weights.append((count * self.priorities[slot] / total) ** -beta)
         return chosen, np.array(weights) / max(weights)
 
+    # Learning
+
     def td_target(self, transition: Transition) -> torch.Tensor:
         """y of one transition, from the target networks; just the reward when the episode ends there."""
-        reward = torch.tensor(transition.reward, dtype=self.dtype)
-        if transition.done:
-            return reward
-        with torch.no_grad():
-            actions = self.policy(self.target_actors, transition.next_state)
-            return reward + self.gamma * self.best_q(self.target_critic, transition.next_state, actions)
+        reward, next_value = self.tensor(transition.reward), self.tensor(-math.inf)
+        if self.rule("reward"):
+            reward = self.rule("reward")(self.run_state, reward[None, None])[0, 0]
+        if not transition.done:
+            with torch.no_grad():
+                z, actions = self.policy(self.target_actors, transition.next_state)
+                if self.rule("target_action"):
+                    noise = None if transition.noise is None else self.tensor(transition.noise)[None, None]
+                    actions = self.rule("target_action")(actions[None, None], z[None, None], noise)[0, 0]
+                next_value = self.best_q(self.target_critic, transition.next_state, actions, target=True)
+        if self.rule("td_target"):
+            done = torch.tensor([[bool(transition.done)]])
+            return self.rule("td_target")(reward[None, None], done, next_value[None, None])[0, 0]
+        return reward if transition.done else reward + self.gamma * next_value
 
     def accepted_rows(self, transition: Transition) -> list[torch.Tensor]:
-        """Online Q of each accepted agent's row, or of the zero row if nobody was accepted."""
+        """The online critic's heads (H,) of each accepted agent's row, or of the zero row if nobody was accepted."""
         rows: list[int | None] = [i for i in range(self.agents) if transition.accepted[i] == 1]
-        actions = [self.tensor(row) for row in transition.action]
+        actions = self.tensor(transition.action)
         return [self.q_row(self.critic, transition.state, actions, i) for i in rows or [None]]
 
     def train_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
         """Critic step, actor steps against the new critic, target update; the caller sets priorities."""
-        report = self.critic_step(batch, is_weight)
+        self.updates += 1
+        due = {kind: getattr(self.algorithm, f"{kind}_due")(self.updates) for kind in ("critic", "actor", "target")}
+        report = self.critic_step(batch, is_weight, due["critic"])
         for i, actor in enumerate(self.actors):
-            actor.observe_batch(self.tensor(np.stack([transition.state[i] for transition in batch])))
+            with torch.no_grad():
+                actor.observe_batch(self.tensor(np.stack([transition.state[i] for transition in batch])))
         self.share_observations()
-        report |= self.actor_step(batch, is_weight)
-        self.update_targets()
+        if due["actor"]:
+            report |= self.actor_step(batch, is_weight)
+        if due["target"]:
+            self.update_targets()
         return report
 
-    def critic_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
-        """One Adam step of the critic; td_error_sq_sum (B,), loss and unclipped gradient before it."""
-        errors, td_error_sq_sum = [], []
+    def critic_step(self, batch: Sequence[Transition], is_weight: np.ndarray, due: bool = True) -> dict[str, Any]:
+        """One step of the critic; td_error_sq_sum (B,), loss and unclipped gradient before it."""
+        errors, td_error_sq_sum, rows_of, targets = [], [], [], []
         for transition, weight in zip(batch, is_weight, strict=True):
             target = self.td_target(transition)
             rows = self.accepted_rows(transition)
-            errors.extend((float(weight) * q - float(weight) * target) ** 2 for q in rows)
-            td_error_sq_sum.append(sum(float((q.detach() - target) ** 2) for q in rows))
+            for heads in rows:
+                errors.append(sum((float(weight) * q - float(weight) * target) ** 2 for q in heads))
+            td_error_sq_sum.append(sum(float((self.value(q.detach()) - target) ** 2) for q in rows))
+            rows_of.append(rows)
+            targets.append(target)
         loss = sum(errors) / len(errors)
-        gradient = torch.autograd.grad(loss, [*self.critic.parameters()])
-        self.step(self.critic, self.critic_optimizer, gradient)
+        if self.rule("critic_loss"):
+            heads = torch.nn.utils.rnn.pad_sequence([torch.stack(rows) for rows in rows_of], batch_first=True)
+            valid = torch.arange(heads.shape[1]) < torch.tensor([len(rows) for rows in rows_of])[:, None]
+            y, w = torch.stack(targets), self.tensor(is_weight)
+            loss = self.rule("critic_loss")(heads[None], y[None], w[None], valid[None])[0]
         report = {"td_error_sq_sum": np.array(td_error_sq_sum), "critic_loss": loss.item()}
-        return report | {"critic_gradient": as_weights(gradient, dict(self.critic.named_parameters()))}
+        if due:
+            report["critic_gradient"] = self.step(self.critic, self.critic_optimizer, loss)
+        return report
 
-    def actor_loss(self, batch: Sequence[Transition], is_weight: np.ndarray) -> torch.Tensor:
-        """Minus the weighted mean over the batch of the best Q under the present actors and critic."""
-        total = torch.zeros((), dtype=self.dtype)
-        for transition, weight in zip(batch, is_weight, strict=True):
-            actions = self.policy(self.actors, transition.state)
-            total = total + float(weight) * self.best_q(self.critic, transition.state, actions)
-        return -total / len(batch)
+    def actor_loss(
+        self, batch: Sequence[Transition], is_weight: np.ndarray, only: int | None = None
+    ) -> torch.Tensor:
+        """Minus the weighted mean over the batch of the best Q under the present actors and critic.
+
+        With `only`, the other agents' actions are constants, and a rule sees that agent's z and action alone.
+        """
+        z, seen, best = [], [], []
+        for transition in batch:
+            own_z, own = self.policy(self.actors, transition.state)
+            if only is not None:
+                chosen = torch.arange(self.agents) == only
+                own = torch.where(chosen[:, None], own, own.detach())
+                own_z, judged = own_z[only : only + 1], own[only : only + 1]
+            else:
+                judged = own
+            z.append(own_z)
+            seen.append(judged)
+            best.append(self.best_q(self.critic, transition.state, self.guided(own, own_z, only)))
+        q, w = torch.stack(best), self.tensor(is_weight)
+        own = self.rule("actor_loss")
+        if own:
+            return own(torch.stack(z)[None], torch.stack(seen)[None], q[None], w[None])[0]
+        return -sum(w[b] * q[b] for b in range(len(batch))) / len(batch)
+
+    def guided(self, actions: torch.Tensor, z: torch.Tensor, only: int | None) -> torch.Tensor:
+        """The same actions (N, 3), whose ∂Q/∂a on its way back passes the experiment's rule."""
+        own = self.rule("action_gradient")
+        if own is None:
+            return actions
+        place = slice(None) if only is None else slice(only, only + 1)
+        passed, judged = actions * 1.0, actions.detach()[place][None, None]
+
+        def change(slope: torch.Tensor) -> torch.Tensor:
+            slope = slope.clone()
+            slope[place] = -own(-slope[place][None, None], z.detach()[None, None], judged)[0, 0]
+            return slope
+
+        passed.register_hook(change)
+        return passed
 
     def actor_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
-        """One Adam step of every actor; the loss before all of them and each actor's unclipped gradient."""
+        """One step of every actor; the loss before all of them and each actor's unclipped gradient."""
         joint_loss = self.actor_loss(batch, is_weight)
         gradients = []
-        if self.actor_update == "joint":
+        if self.config.actor_update == "joint":
             for actor in self.actors:
                 gradients.append(torch.autograd.grad(joint_loss, [*actor.parameters()], retain_graph=True))
-        for i, actor in enumerate(self.actors):
-            if self.actor_update == "sequential":
-                loss = self.actor_loss(batch, is_weight)
-                gradients.append(torch.autograd.grad(loss, [*actor.parameters()]))
-            self.step(actor, self.actor_optimizers[i], gradients[i])
-        names = [name for name, _ in self.actors[0].named_parameters()]
-        return {"actor_loss": joint_loss.item(), "actor_gradients": [as_weights(g, names) for g in gradients]}
+            for actor, optimizer, own in zip(self.actors, self.actor_optimizers, gradients, strict=True):
+                self.step(actor, optimizer, own)
+            named = [named_like(actor, own) for actor, own in zip(self.actors, gradients, strict=True)]
+        else:  # agents in turn, each against the actors already stepped
+            named = []
+            for i, actor in enumerate(self.actors):
+                named.append(self.step(actor, self.actor_optimizers[i], self.actor_loss(batch, is_weight, only=i)))
+        return {"actor_loss": joint_loss.item(), "actor_gradients": named}
 
-    def step(self, net: nn.Module, optimizer: torch.optim.Adam, gradient: Sequence[torch.Tensor]) -> None:
-        """Clip one network's gradient on its own, where asked for, and let its Adam step."""
+    def step(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor | Sequence[torch.Tensor]
+    ) -> Weights:
+        """Step one network down a loss, or a gradient; clip it on its own where asked for. Gives the gradient."""
+        gradient = torch.autograd.grad(loss, [*net.parameters()]) if isinstance(loss, torch.Tensor) else loss
         for parameter, values in zip(net.parameters(), gradient, strict=True):
             parameter.grad = values.clone()
-        if self.clip_norm > 0:
-            nn.utils.clip_grad_norm_(net.parameters(), self.clip_norm)
+        if self.config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(net.parameters(), self.config.clip_norm)
         optimizer.step()
+        return named_like(net, gradient)
 
-    def pairs(self) -> list[tuple[NaiveNetwork, NaiveNetwork]]:
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Every online network with its target."""
         return [*zip(self.actors, self.target_actors, strict=True), (self.critic, self.target_critic)]
 
@@ -413,9 +461,55 @@ class NaiveRun:
             for new, old in zip(online.buffers(), target.buffers(), strict=True):
                 old.copy_(new)
 
+    @torch.no_grad()
     def update_targets(self) -> None:
-        """Move every target network the share tau of the way to its online network (1: exact copy)."""
-        with torch.no_grad():
-            for online, target in self.pairs():
-                for new, old in zip(online.parameters(), target.parameters(), strict=True):
-                    old.copy_(new if self.tau == 1 else self.tau * new + (1 - self.tau) * old)
+        """Soft update: move every target network the share τ of the way to its online network (1: exact copy)."""
+        tau, own = self.config.tau, self.rule("update_target")
+        for online, target in self.pairs():
+            for new, old in zip(online.parameters(), target.parameters(), strict=True):
+                if own:
+                    own(new.reshape(1, 1, -1), old.view(1, 1, -1))
+                else:
+                    old.copy_(new if tau == 1 else tau * new + (1 - tau) * old)
+
+
+class OwnOptimizer:
+    """An experiment's optimiser, on one network: all of its parameters in one row, layer after layer."""
+
+    def __init__(self, make: Callable[[dict[str, Layer]], Any], module: nn.Module, rate: float) -> None:
+        self.parameters, self.rate, self.steps = list(module.parameters()), rate, 0
+        layers: dict[str, Layer] = {}
+        end = 0
+        for name, parameter in module.named_parameters():
+            layer = name.rpartition(".")[0] or name
+            start = layers[layer].place.start if layer in layers else end
+            end += parameter.numel()
+            layers[layer] = Layer(slice(start, end), end - start)
+        self.own = make(layers)
+        self.moments = [self.row([torch.zeros_like(p) for p in self.parameters]) for _ in self.own.moments]
+
+    def row(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Tensors like the parameters as one row (1, P)."""
+        return torch.cat([x.detach().reshape(-1) for x in tensors])[None].clone()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Subtract what the experiment's rule says."""
+        self.steps += 1
+        scales = self.own.scales(torch.tensor([self.rate], dtype=torch.float64), self.steps)
+        weights, gradients = self.row(self.parameters), self.row([p.grad for p in self.parameters])
+        scales = tuple(scales.to(weights.dtype)[:, None, :].unbind(-1))
+        change = self.own.change(weights, gradients, tuple(self.moments), scales)[0]
+        for parameter, part in zip(self.parameters, change.split([p.numel() for p in self.parameters]), strict=True):
+            parameter -= part.view_as(parameter)
+
+
+def with_tensors(module: nn.Module, tensors: Weights) -> nn.Module:
+    """The module with these parameters and buffers."""
+    module.load_state_dict(tensors)
+    return module
+
+
+def named_like(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Weights:
+    """Tensors in the order of the module's parameters, by their names."""
+    return {name: x.detach().clone() for (name, _), x in zip(module.named_parameters(), tensors, strict=True)}
