@@ -132,10 +132,9 @@ def best_constant(env: MecEnv, world: World, tasks: Tensor) -> tuple[Tensor, Eva
     tried = []
     for shares in share_grid(CONSTANT_GRID).split(CONSTANTS_AT_ONCE):
         alpha = shares.repeat_interleave(seeds).view(-1, 1, 1)
-        worlds = World(**{name: value.repeat(len(shares), 1) for name, value in vars(world).items()})
         played = play(
             env,
-            worlds,
+            world.map(lambda values, times=len(shares): values.repeat(times, 1)),
             tasks.repeat(len(shares), 1, 1, 1, 1),
             lambda state, t, alpha=alpha: _without_offloads(state, alpha.expand_as(state[..., SIZE])),
         )
