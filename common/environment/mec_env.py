@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.environment.random_streams import stream
+from common.environment.records import TensorRecord
 
 STEPS = 10
 STATE_SIZE = 7
@@ -54,7 +55,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class World:
+class World(TensorRecord):
     """What is drawn once per environment; each field (…, N) in the units of the state."""
 
     power: Tensor

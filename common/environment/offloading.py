@@ -9,12 +9,12 @@ PROPOSE_THRESHOLD = 0.0  # an agent proposes to offload when its first output is
 
 
 def proposes(actions: Tensor) -> Tensor:
-    """Which agents propose to offload, (…, N) bool, from actions (…, N, 3)."""
+    """Tell which agents propose to offload, (…, N) bool, from actions (…, N, 3)."""
     return actions[..., 0] >= PROPOSE_THRESHOLD
 
 
 def exceeds_limits(proposes: Tensor, sizes: Tensor, channels: int, storage: float) -> Tensor:
-    """True where the proposals are more than `channels` or their sizes sum to more than `storage`.
+    """Tell where the proposals are more than `channels` or their sizes sum to more than `storage`.
 
     proposes (…, N) bool, sizes (…, N) in the preset's unit; returns (…,) bool.
     """
@@ -57,7 +57,7 @@ def choose_offloads(
     explore: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Tensor:
-    """Which agents offload: all proposers if they fit, else the drawn ones or the best-ranked ones.
+    """Choose who offloads: all proposers if they fit, else the drawn ones or the best-ranked ones.
 
     proposes (…, N) bool; sizes (…, N); scores (…, N), read only for proposers where a ranking is needed;
     explore (…,) bool and order (…, N): where the limits are exceeded and `explore` is true, agents are
@@ -72,7 +72,7 @@ def choose_offloads(
 
 
 def offload_slots(accepted: Tensor, channels: int) -> Tensor:
-    """Indices of the accepted agents, ascending, in `channels` slots; empty slots hold N. (…, channels) int64."""
+    """List the accepted agents, ascending, in `channels` slots; empty slots hold N. (…, channels) int64."""
     agents = accepted.shape[-1]
     indices = torch.arange(agents, device=accepted.device).expand(accepted.shape)
     return torch.where(accepted, indices, agents).sort(dim=-1).values[..., :channels]

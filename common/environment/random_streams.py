@@ -21,7 +21,7 @@ def _key(seed: int, purpose: str) -> tuple[int, int]:
 
 
 def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
-    """Generator for one purpose of one seed; `index` (an episode, say) selects a block of 2^64 draws."""
+    """Open the generator for one purpose of one seed; `index` (an episode, say) selects a block of 2^64 draws."""
     key = np.array(_key(seed, purpose), dtype=np.uint64)
     counter = np.array([0, 0, index, 0], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
@@ -46,14 +46,14 @@ class EpisodeDraws:
 
 
 def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = "tasks") -> np.ndarray:
-    """Unit draws of size, cycles and deadline at reset and after each step, (steps + 1, agents, 3)."""
+    """Draw unit numbers for size, cycles and deadline at reset and after each step, (steps + 1, agents, 3)."""
     return stream(seed, purpose, episode).random((steps + 1, agents, 3))
 
 
 def episode_draws(
     seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int, target_noise: bool = False
 ) -> EpisodeDraws:
-    """Every draw that training episode `episode` of `seed` uses."""
+    """Make every draw that training episode `episode` of `seed` uses."""
     target = stream(seed, "target noise", episode) if target_noise else None
     acceptance = stream(seed, "acceptance", episode)
     return EpisodeDraws(

@@ -128,21 +128,23 @@ def best_constant(env: MecEnv, world: World, tasks: Tensor) -> tuple[Tensor, Eva
 
     world: fields (R, N); tasks (R, E, T+1, N, 3).
     """
-    seeds = len(tasks)
-    tried = []
-    for shares in share_grid(CONSTANT_GRID).split(CONSTANTS_AT_ONCE):
-        alpha = shares.repeat_interleave(seeds).view(-1, 1, 1)
-        worlds = World(**{name: value.repeat(len(shares), 1) for name, value in vars(world).items()})
-        played = play(
-            env,
-            worlds,
-            tasks.repeat(len(shares), 1, 1, 1, 1),
-            lambda state, t, alpha=alpha: _without_offloads(state, alpha.expand_as(state[..., SIZE])),
-        )
-        tried.append(summarise(played).map(lambda values: values.unflatten(0, (-1, seeds))))
-    evaluations = joined(tried)
-    best = evaluations.evaluation_return.argmax(0)
-    return share_grid(CONSTANT_GRID)[best], evaluations.map(lambda values: values.gather(0, best[None])[0])
+    grid = share_grid(CONSTANT_GRID)
+    tried = joined([_constants(env, world, tasks, shares) for shares in grid.split(CONSTANTS_AT_ONCE)])
+    best = tried.evaluation_return.argmax(0)
+    return grid[best], tried.map(lambda values: values.gather(0, best[None])[0])
+
+
+def _constants(env: MecEnv, world: World, tasks: Tensor, shares: Tensor) -> Evaluation:
+    """Evaluate the constant policies of these shares (G,) on every seed, (G, R), as so many more worlds."""
+    count, seeds = len(shares), len(tasks)
+    alpha = shares.repeat_interleave(seeds).view(-1, 1, 1)
+
+    def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        return _without_offloads(state, alpha.expand_as(state[..., SIZE]))
+
+    worlds = world.map(lambda values: values.repeat(count, 1))
+    played = play(env, worlds, tasks.repeat(count, 1, 1, 1, 1), policy)
+    return summarise(played).map(lambda values: values.unflatten(0, (count, seeds)))
 
 
 def _without_offloads(state: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:

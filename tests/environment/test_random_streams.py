@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import actor_weights, critic_weights, grid, make_learner
 
 from common.environment.random_streams import EpisodeDraws, episode_draws, stream, task_draws
 
@@ -116,45 +115,3 @@ def test_distributions() -> None:
         assert abs(values.std() / deviation - 1) < 5 / values.size**0.5
     shares = np.stack([(draws.order == agent).mean(0) for agent in range(6)])
     assert abs(shares - 1 / 6).max() < 5 * (5 / 36 / 2000) ** 0.5
-
-
-def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
-    """A paired design: runs of one seed share weights, world and tasks; those of another seed share nothing."""
-    small = {"agents": 12, "batch_size": 8, "episodes": 10, "actor_hidden": (8, 8), "critic_hidden": (16, 8)}
-    learner = make_learner(grid(1, 2), **small)
-    inputs = learner.inputs(1)
-    for stack in (learner.actors, learner.critics):
-        for seed in (0, 1):
-            runs = stack.flat[16 * seed : 16 * (seed + 1)]
-            assert torch.equal(runs, runs[:1].expand_as(runs))
-        for name, (one, other) in pairs(stack.layout.views(stack.flat[[0, 16]]), 2).items():
-            assert (one != other).all(), name
-    for name in vars(learner.spans[0].world):
-        values = torch.cat([getattr(block.world, name) for block in learner.spans])
-        assert all(torch.equal(values[run], values[16 * (run // 16)]) for run in range(32))
-        assert (values[0] != values[16]).all()
-    assert torch.cat([block.seed_of_run for block in learner.spans]).tolist() == [0] * 16 + [1] * 16
-    for values in (inputs.tasks, inputs.noise):
-        assert len(values) == 2 and (values[0] != values[1]).all()
-
-
-def test_initial_weights_fill_their_ranges() -> None:
-    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors start alike."""
-    learner = make_learner(grid(1)[:1], agents=12, batch_size=8, episodes=10)
-    actors, critic = actor_weights(learner, 0), critic_weights(learner, 0)
-    assert critic["fc1.weight"].shape == (512, 130)
-    for weights, inputs in ((actors, (7, 64)), (critic, (130, 512))):
-        for name, values in weights.items():
-            bound = {"fc1": inputs[0] ** -0.5, "fc2": inputs[1] ** -0.5, "fc3": 3e-3}[name[:3]]
-            assert abs(values).max() <= bound * (1 + 1e-6), name
-            if values.size > 100:
-                assert values.max() > 0.9 * bound and values.min() < -0.9 * bound, name
-            assert len(np.unique(values)) > 0.99 * values.size, name
-    # Every block of the critic's first layer, though drawn by itself, has the bound of the whole.
-    for block in np.split(critic["fc1.weight"], [84, 120], axis=1):
-        np.testing.assert_allclose(block.std(), (3 * 130) ** -0.5, rtol=0.05)
-
-
-def pairs(views: dict[str, torch.Tensor], runs: int) -> dict[str, tuple[torch.Tensor, ...]]:
-    """Parameters by name as one tensor for each run."""
-    return {name: view.unflatten(0, (runs, -1)).unbind() for name, view in views.items()}

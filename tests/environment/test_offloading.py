@@ -13,6 +13,7 @@ from common.environment.offloading import (
     choose_offloads,
     exceeds_limits,
     offload_slots,
+    proposes,
     rank_and_accept,
 )
 
@@ -123,3 +124,10 @@ def test_offload_slots() -> None:
     expected = [[[5, 5, 5], [1, 3, 5]], [[0, 3, 4]] * 2]
     assert offload_slots(accepted, 3).tolist() == expected
     assert offload_slots(torch.tensor([True, True]), 2).tolist() == [0, 1]
+
+
+def test_proposing_starts_at_the_middle_of_the_range() -> None:
+    """The first output alone decides, and 0 proposes."""
+    first = torch.tensor([-1.0, -1e-30, -0.0, 0.0, 1e-30, 1.0])
+    actions = torch.stack([first, -first, torch.ones(6)], dim=-1)
+    assert proposes(actions).tolist() == [False, False, True, True, True, True]

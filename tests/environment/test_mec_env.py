@@ -1,4 +1,4 @@
-"""Environment and rollout against the naive ones, on random cases of every preset, and by hand."""
+"""The environment against the naive one, on random cases of every preset, and by hand."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference.naive_learner import naive_queue, naive_state, naive_step, naive_world
+from reference.naive_learner import naive_queue, naive_step
 
 from common.environment.mec_env import (
     MAX_ENERGY_MJ,
     PRESETS,
     SERVER_UNITS,
-    STEPS,
     MecEnv,
-    draw_world,
     share,
-    tasks_from_draws,
 )
-from common.environment.random_streams import task_draws
-from common.environment.rollout import play
 
-CPU = torch.device("cpu")
 RTOL = 1e-12
 LOW = np.array([1.0, 5.0, 0.0, 1.0, 300.0, 0.1, 0.4])
 HIGH = np.array([24.0, 14.0, 3.2, 50.0, 737.5, 0.9, 1.5])
@@ -38,6 +32,11 @@ def random_case(
     flags[rng.permutation(agents)[:offloads]] = 1.0
     alpha, rho = rng.uniform(0.01, 1.0, (2, agents))
     return state, flags, alpha, rho
+
+
+def heavy_state(rng: np.random.Generator) -> np.ndarray:
+    """State (12, 7) of strong radios and heavy tasks: the server is still busy when the ninth task arrives."""
+    return rng.uniform([22.0, 12.0, 0.6, 8.0, 600.0, 0.1, 0.4], [24.0, 14.0, 3.2, 12.0, 737.0, 0.9, 1.5], (12, 7))
 
 
 def fast_step(preset: str, channels: int, *case: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -104,12 +103,11 @@ def test_queue_equals_the_naive_queue(preset: str) -> None:
 
 
 def test_double_counting_changes_rewards_of_thesis() -> None:
-    """Strong radios and heavy tasks: the first units are still busy when the ninth task arrives."""
+    """Where tasks wait, counting some of them again costs."""
     rng = np.random.default_rng(0)
     rewards, plain_rewards = [], []
     for _ in range(20):
-        low = [22.0, 12.0, 0.6, 8.0, 600.0, 0.1, 0.4]
-        state = rng.uniform(low, [24.0, 14.0, 3.2, 12.0, 737.0, 0.9, 1.5], (12, 7))
+        state = heavy_state(rng)
         flags, ones = np.r_[np.ones(10), np.zeros(2)], np.ones(12)
         reward, energy, _, _ = fast_step("thesis", 10, state, flags, ones, ones)
         expected = naive_step("thesis", state, flags, ones, ones)
@@ -170,49 +168,86 @@ def test_leading_dimensions_do_not_matter(preset: str) -> None:
             np.testing.assert_allclose(value[i // 3, i % 3], alone, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_playing_equals_stepping(preset: str) -> None:
-    """`play` against the environment and the naive one step by step, for 2 seeds and 3 episodes at once."""
-    seeds, agents, episodes, channels = [3, 8], 12, 3, 10
-    draws = np.stack([[task_draws(seed, k, STEPS, agents) for k in range(episodes)] for seed in seeds])
-    env, world = MecEnv(preset, channels), draw_world(seeds, agents, torch.float64, CPU)
-    generator = torch.Generator().manual_seed(0)
-    shape = (STEPS, len(seeds), episodes, agents)
-    order = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(-1)
-    count = torch.randint(0, channels + 1, shape[:-1], generator=generator).unsqueeze(-1)
-    flags = order < count
-    alpha, rho = 0.01 + 0.99 * torch.rand((2, *shape), generator=generator, dtype=torch.float64)
-    seen = []
-
-    def policy(state: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        seen.append(state.clone())
-        # Depends on the state, so that a policy which saw a wrong battery would act differently.
-        return flags[t] & (state[..., 2] > 0), alpha[t], rho[t]
-
-    tasks = torch.from_numpy(tasks_from_draws(draws))
-    trajectory = play(env, world, tasks, policy)
-    assert torch.equal(torch.stack(seen, dim=2), trajectory.states[:, :, :-1])
-    played = (trajectory.rewards, trajectory.late_share, trajectory.drained_share)
-    for run, seed in enumerate(seeds):
-        naive = naive_world(seed, agents)
-        for episode in range(episodes):
-            state = naive_state(naive, naive[1], draws[run, episode, 0])
-            for t in range(STEPS):
-                action = [x[t, run, episode].numpy() for x in (flags, alpha, rho)]
-                action[0] = action[0] * (state[:, 2] > 0) * 1.0
-                np.testing.assert_allclose(trajectory.states[run, episode, t].numpy(), state, rtol=RTOL)
-                assert (trajectory.offloads[run, episode, t].numpy() == action[0]).all()
-                fast = [x[run, episode, t] for x in played]
-                reward, energy, late, drained = naive_step(preset, state, *action, channels=channels)
-                np.testing.assert_allclose(fast, [reward, late, drained], rtol=RTOL)
-                stepped = fast_step(preset, channels, state, *action)
-                np.testing.assert_allclose(fast, [stepped[0], *stepped[2:]], rtol=RTOL)
-                state = naive_state(naive, energy, draws[run, episode, t + 1])
-            np.testing.assert_allclose(trajectory.states[run, episode, STEPS].numpy(), state, rtol=RTOL)
-
-
 def test_share_maps_the_bounds() -> None:
     """-1 to 0.01, 1 to 1, and the middle to the middle."""
     shares = share(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     np.testing.assert_allclose(shares.numpy(), [0.01, 0.505, 1.0], rtol=1e-15)
     assert share(torch.tensor(1.0)) <= 1.0 and math.isclose(share(torch.tensor(-1.0)).item(), 0.01, rel_tol=1e-6)
+
+
+def naive_reward(preset: str, state: np.ndarray, flags: np.ndarray, actions: np.ndarray) -> float:
+    """Reward of the naive environment from outputs (N, 3) in [-1, 1]."""
+    alpha, rho = (0.01 + 0.99 * (actions[:, k] + 1) / 2 for k in (1, 2))
+    return naive_step(preset, state, flags, alpha, rho)[0]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_reward_slope_equals_finite_differences(preset: str) -> None:
+    """Of the naive environment, one output at a time, away from kinks (where both sides differ)."""
+    rng = np.random.default_rng(3)
+    step, checked, nonzero, queued = 1e-4, 0, 0, 0
+    for trial in range(6):
+        state, flags, _, _ = random_case(rng, 12, offloads=(10, 0, 9, 5, 10, 10)[trial])
+        if trial == 0:  # strong radios and heavy tasks: the last two wait
+            state = heavy_state(rng)
+        state[:, 3] *= 8192 / PRESETS[preset].bits_per_unit  # or all would be at the longest delay on `scaled`
+        actions = rng.uniform(-0.95, 0.95, (12, 3))
+        slope = slope_of(preset, state, flags, actions)
+        assert (slope[:, 0] == 0).all(), "who offloads is held fixed"
+        assert (slope[flags > 0, 1] == 0).all() and (slope[flags == 0, 2] == 0).all()
+        here = naive_reward(preset, state, flags, actions)
+        for agent, output in np.ndindex(12, 3):
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = actions.copy()
+                moved[agent, output] += sign * step
+                sides.append(sign * (naive_reward(preset, state, flags, moved) - here) / step)
+            if abs(sides[0] - sides[1]) > 1e-2 * max(map(abs, sides)) + 1e-6:
+                continue
+            np.testing.assert_allclose(slope[agent, output], np.mean(sides), rtol=1e-4, atol=1e-5)
+            checked, nonzero = checked + 1, nonzero + (abs(slope[agent, output]) > 1e-3)
+        alone = [slope_of(preset, state, flags * (np.arange(12) == i), actions)[i, 2] for i in range(12)]
+        queued += (np.abs(slope[:, 2] - alone)[flags > 0] > 1e-6).sum()
+    assert checked > 180 and nonzero > 40
+    assert queued > 0, "nobody's power moved another's finish"
+
+
+def slope_of(preset: str, state: np.ndarray, flags: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    tensors = [torch.from_numpy(values) for values in (state, flags > 0, actions)]
+    with torch.no_grad():  # whoever asks, as measures are taken
+        return MecEnv(preset, 10).reward_slope(*tensors).numpy()
+
+
+def test_reward_slope_by_hand() -> None:
+    """Local computing on `interior` in four situations: late, on time, below the reserve, and hopelessly late."""
+    power, gain, cycles, processor = 10.0, 9.0, 500.0, 1.0
+    cases = {
+        "late": (2.0, 20.0, 0.1),
+        "on time": (2.0, 20.0, 0.9),
+        "drained": (0.4, 20.0, 0.1),
+        "never": (2.0, 50.0, 0.1),
+    }
+    for case, (battery, size, deadline) in cases.items():
+        alpha = 0.1 if case == "never" else 0.5
+        state = np.array([[power, gain, battery, size, cycles, deadline, processor]])
+        actions = np.array([[0.0, 2 * (alpha - 0.01) / 0.99 - 1, 0.3]])
+        time = size * 8192 * cycles / (processor * 1e9 * alpha)
+        energy = 5e-27 * size * 8192 * cycles * (processor * 1e9 * alpha) ** 2
+        by_energy = 0.5 * (2 if case == "drained" else 1) * 2 * energy / alpha
+        by_time = {"late": 1.0, "drained": 1.0, "on time": 0.5, "never": 0.0}[case] * time / alpha
+        assert (time > 1) == (case == "never")
+        slope = slope_of("interior", state, np.zeros(1), actions)
+        np.testing.assert_allclose(slope, [[0.0, -0.495 * (by_energy - by_time), 0.0]], rtol=1e-9, err_msg=case)
+
+
+def test_reward_slope_of_a_batch() -> None:
+    """Samples do not touch each other, and single precision gives the same."""
+    rng = np.random.default_rng(8)
+    cases = [random_case(rng, 12, offloads) for offloads in (0, 3, 9, 10)]
+    state, flags = (np.stack([case[k] for case in cases]).reshape(2, 2, 12, -1).squeeze() for k in (0, 1))
+    actions = rng.uniform(-1, 1, (2, 2, 12, 3))
+    slope = slope_of("interior", state, flags, actions)
+    for place in np.ndindex(2, 2):
+        np.testing.assert_allclose(slope[place], slope_of("interior", state[place], flags[place], actions[place]))
+    single = slope_of("interior", *(x.astype(np.float32) for x in (state, flags, actions)))
+    np.testing.assert_allclose(single, slope, rtol=1e-3, atol=1e-4)
