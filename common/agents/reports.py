@@ -62,6 +62,8 @@ class StepDetails(TensorRecord):
     Gradients are L2 norms before clipping by layer, the clipped ones totals after it (the same without
     clipping); updates are L2 norms of the weight change; action_slope is mean |dQ/da|; states, noise-free
     actions and pre-activations are those of the batch, before the step; extras are the actor variant's measures.
+    dq_da is dQ/da of each sample's Q in the actor loss, without importance weight; z_after are the pre-activations
+    of the same states after the step; weight norms are L2 norms before the step. These may be None.
     """
 
     actor_gradients: Tensor  # (R, N, L)
@@ -75,15 +77,19 @@ class StepDetails(TensorRecord):
     actions: Tensor  # (R, B, N, 3)
     pre_activations: Tensor  # (R, B, N, 3)
     extras: dict[str, Tensor]  # (R, N, …) each
+    dq_da: Tensor | None = None  # (R, B, N, 3)
+    z_after: Tensor | None = None  # (R, B, N, 3)
+    actor_weight_norms: Tensor | None = None  # (R, N)
+    critic_weight_norms: Tensor | None = None  # (R,)
 
 
 @dataclass(frozen=True)
 class StepReport(TensorRecord):
     """The training steps of one episode.
 
-    changed (R, N): some step changed a weight of the agent; unchanged (R, N): some step changed none;
-    gradient_alive (R, N): some step's gradient was not exactly zero; finite (R,): every loss and gradient
-    was a number, and so is every weight.
+    changed (R, N): some step changed a weight of the agent; unchanged (R, N): some step changed none; a step that was
+    not due did neither. gradient_alive (R, N): some step's gradient was not exactly zero; finite (R,): every loss
+    and gradient was a number, and so is every weight.
     """
 
     changed: Tensor
