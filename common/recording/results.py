@@ -113,6 +113,14 @@ def learning_rates(table: pd.DataFrame) -> tuple[list[float], list[float]]:
     return sorted(table["actor_lr"].unique()), sorted(table["critic_lr"].unique())
 
 
+def score_ages(runs: pd.DataFrame) -> str:
+    """Episodes at which the scores of these rows of runs.csv were taken: `episode 2000`, `episodes 261 to 2000`."""
+    ages = runs["score_episode"].dropna()
+    if ages.nunique() < 2:
+        return f"episode {ages.iloc[0]:.0f}" if len(ages) else "no episode"
+    return f"episodes {ages.min():.0f} to {ages.max():.0f}"
+
+
 def runs_of_pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
     """Rows of a table that belong to one learning-rate pair, over all seeds."""
     return table[(table["actor_lr"] == actor_lr) & (table["critic_lr"] == critic_lr)]

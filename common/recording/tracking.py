@@ -145,7 +145,7 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
 
 
 def _held_since(since: Tensor, ended: Tensor, counted: Tensor, episode: int) -> Tensor:
-    """First episode of an unbroken row of steps, 0 where this step `ended` it; unchanged where this is not `counted`."""
+    """First episode of an unbroken row of steps, 0 where this step `ended` it; as before where it is not `counted`."""
     begun = torch.where(since == 0, episode, since)
     return torch.where(counted, torch.where(ended, 0, begun), since)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_results_and_figures import edit, write_study
+from synthetic_study import edit, write_study
 
 from common.analysis.figures import actor_colour
 from common.recording import schema
