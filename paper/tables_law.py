@@ -53,7 +53,7 @@ def shrink(first: int, last: int) -> float:
 
 
 def initial_actors(generator: np.random.Generator, agents: int) -> np.ndarray:
-    """Weights of baseline actors before training (agents, weights), the initialisation of SYSTEM section 3."""
+    """Weights of baseline actors before training (agents, weights), initialised as in docs/algorithm.md#networks."""
     config, sizes = StudyConfig(), constants("environment/mec_env.py")
     widths = (sizes["STATE_SIZE"], *config.actor_hidden, sizes["ACTION_SIZE"])
     parts = []

@@ -57,7 +57,8 @@ def write_study(
         row = {
             **own, "preset": preset, "experiment": name, "status": "diverged" if score is None else "completed",
             "diverged_episode": 3 if score is None else None, "stopping_episode": spec["stop"],
-            "total_episodes": episodes, "score_episode": None if score is None else episodes, "first_evaluation_return": -250.0 if final is None else final - spec["gain"],
+            "total_episodes": episodes, "score_episode": None if score is None else episodes,
+            "first_evaluation_return": -250.0 if final is None else final - spec["gain"],
             "final_evaluation_return": final, "normalised_score": score, "final_saturation_ratio": 0.5,
             "final_wrong_side_saturation": 0.25,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the committed results must show (SYSTEM sections 1 and 4), read from their CSV files."""
+"""What the committed results must show (docs/algorithm.md#measures), read from their CSV files."""
 
 from __future__ import annotations
 
