@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,14 @@ def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
     assert median(161, 163, 170, math.nan) == 166.5
     assert median(161, 163, math.nan, math.nan) is None
     assert median(*[math.nan] * 4) is None
+
+
+@pytest.mark.parametrize("file", schema.FILES)
+def test_every_column_is_explained(file: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md").read_text()
+    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
+    explained = {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= explained
 
 
 def test_learning_rates_are_written_as_powers() -> None:
