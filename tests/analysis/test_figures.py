@@ -135,10 +135,10 @@ def test_summary_of_three_seeds(tmp_path: Path) -> None:
     rows = {line.split()[0]: line for line in reversed(text.splitlines()) if line.startswith("  1e")}
     assert "never" in rows["1e-3"] and "2/3 never" in rows["1e-3"]
     assert "188 (161–232)" in rows["1e-1"] and "210, 1/3 diverged" in rows["1e-1"]
-    assert "12 runs, 4 learning-rate pairs, seeds 42 43 44" in text
-    assert "Diverged: 1 of 12 runs, the first in episode 131" in text
-    assert "1/3 none" in text
-    assert "random -38,503.8" in " ".join(text.split())  # mean of three seeds
+    assert all(fact in text for fact in ("12 runs", "4 learning-rate pairs", "42 43 44", "1/3 none", "400"))
+    (diverged,) = [line for line in text.splitlines() if line.startswith("Diverged")]
+    assert "1 of 12" in diverged and "131" in diverged
+    assert "-38,503.8" in text  # the random policy, mean of three seeds
 
 
 def test_summary_of_one_seed_has_no_ranges(tmp_path: Path) -> None:
