@@ -34,7 +34,7 @@ from paper.figure_style import (
 )
 from paper.tables_data import title as name_of
 
-COASTING = 24 * math.log(2) / -math.log(0.9)  # steps: SYSTEM section 4
+COASTING = 24 * math.log(2) / -math.log(0.9)  # steps: docs/algorithm.md#death-freeze-and-coasting
 LAG_BIN = 10  # episodes
 AGENTS, TASKS_EACH, SHOWN = 50, 40, 60  # the landscape: agents per seed, tasks per agent, tasks drawn
 SHARES = np.linspace(LOWEST_SHARE, 1.0, 199)  # α tried: evenly, as the actor's output maps to it

@@ -13,6 +13,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY, comparison_table
 from common.config import GRID
 from common.recording import schema
+from common.recording.results import ResultsError, Study, load_study
 from paper.pages import experiment_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,36 +26,32 @@ DERIVATIVE, FLAT, BOTH, NEITHER = "tanh derivative zero", "critic flat", "both",
 
 
 class StudyFiles:
-    """The CSV files of one study, each read when it is first asked for.
+    """The rows of one study and what the tables derive from them, each when it is first asked for."""
 
-    `common.recording.results.load_study` checks every cell of every file, which takes seconds a study; here the columns
-    are checked, and the test of the recorded results does the rest.
-    """
+    def __init__(self, study: Study):
+        self.study = study
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    @cached_property
+    @property
     def runs(self) -> pd.DataFrame:
-        return self._read(schema.RUNS)
+        return self.study.runs
 
     @cached_property
     def agents(self) -> pd.DataFrame:
         """Rows of stopping_episodes.csv with the lag from gradient death to freeze."""
-        rows = self._read(schema.STOPPING_EPISODES)
+        rows = self.study.stopping_episodes
         return rows.assign(lag=rows["freeze_episode"] - rows["gradient_death_episode"])
 
-    @cached_property
+    @property
     def norms(self) -> pd.DataFrame:
-        return self._read(schema.GRADIENT_NORMS)
+        return self.study.gradient_norms
 
-    @cached_property
+    @property
     def saturation(self) -> pd.DataFrame:
-        return self._read(schema.SATURATION)
+        return self.study.saturation
 
-    @cached_property
+    @property
     def policies(self) -> pd.DataFrame:
-        return self._read(schema.REFERENCE_POLICIES)
+        return self.study.reference_policies
 
     @cached_property
     def references(self) -> pd.DataFrame:
@@ -70,13 +67,13 @@ class StudyFiles:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Rows of evaluations.csv with the normalised score."""
-        rows = self._read(schema.EVALUATIONS)
+        rows = self.study.evaluations
         return rows.assign(score=self.normalised(rows["seed"], rows["evaluation_return"]))
 
     @cached_property
     def training_returns(self) -> pd.Series:
         """Mean training return of each run, the published measure of merit, by run."""
-        return self._read(schema.REWARDS).groupby(KEY)["training_return"].mean()
+        return self.study.rewards.groupby(KEY)["training_return"].mean()
 
     @cached_property
     def constant_scores(self) -> pd.Series:
@@ -135,14 +132,6 @@ class StudyFiles:
             found.append(row)
         return self.runs.merge(pd.DataFrame(found), on=KEY, how="left")
 
-    def _read(self, name: str) -> pd.DataFrame:
-        path = self.folder / name
-        table = pd.read_csv(path, float_precision="round_trip")
-        missing = [column for column in schema.FILES[name] if column not in table.columns]
-        if missing:
-            raise SystemExit(f"{path}: columns missing: {', '.join(missing)}")
-        return table
-
 
 class Recordings:
     """Every study there is, and the published figures. A study that is still being trained is not there yet."""
@@ -151,22 +140,21 @@ class Recordings:
         self.results = results
         self.experiments = [name for name in experiment_names() if name != BASELINE]
         self.studies = {
-            (experiment, preset): StudyFiles(results / preset / experiment)
+            (experiment, preset): study
             for preset in PRESETS
             for experiment in (BASELINE, *self.experiments)
-            if _whole(results / preset / experiment, SEEDS)
+            if (study := _whole(results / preset / experiment, SEEDS))
         }
         lacking = [preset for preset in PRESETS if (BASELINE, preset) not in self.studies]
         if lacking:
             raise SystemExit(f"{results}: no whole baseline on {', '.join(lacking)}; needed: all three presets")
         self.baselines = {preset: self.studies[BASELINE, preset] for preset in PRESETS}
         self.doubles = {
-            name: StudyFiles(results / "double_changes" / "scaled" / name)
+            name: study
             for name in self.experiments
-            if _whole(results / "double_changes" / "scaled" / name)
+            if (study := _whole(results / "double_changes" / "scaled" / name))
         }
-        folder = results / "sequential" / "scaled" / BASELINE
-        self.sequential = StudyFiles(folder) if _whole(folder) else None
+        self.sequential = _whole(results / "sequential" / "scaled" / BASELINE)
         data = ROOT / "paper" / "data"
         self.published = pd.read_csv(data / "published_results.csv")
         self.claims = pd.read_csv(data / "published_claims.csv").set_index("claim")
@@ -242,11 +230,14 @@ def constants(file: str) -> dict[str, Any]:
     return found
 
 
-def _whole(folder: Path, seeds: tuple[int, ...] | None = None) -> bool:
-    """Whether a study is recorded to its end: every pair of the grid with every seed, and nobody training there."""
-    path = folder / schema.RUNS
-    if not path.exists() or (folder / ".lock").exists() or (folder / "checkpoint").exists():
-        return False
-    keys = set(pd.read_csv(path, usecols=KEY)[KEY].itertuples(index=False, name=None))
+def _whole(folder: Path, seeds: tuple[int, ...] | None = None) -> StudyFiles | None:
+    """A study recorded to its end: every pair of the grid with every seed, and nobody training there; else None."""
+    if not (folder / schema.RUNS).exists() or (folder / ".lock").exists() or (folder / "checkpoint").exists():
+        return None
+    try:
+        study = load_study(folder)
+    except ResultsError as problem:
+        raise SystemExit(f"error: {problem}") from None
+    keys = set(study.runs[KEY].itertuples(index=False, name=None))
     wanted = seeds or tuple({seed for seed, _, _ in keys})
-    return bool(keys) and keys == {(seed, a, c) for seed in wanted for a in GRID for c in GRID}
+    return StudyFiles(study) if keys == {(seed, a, c) for seed in wanted for a in GRID for c in GRID} else None

@@ -204,5 +204,5 @@ def _second_change(recordings: Recordings, name: str) -> str:
     study, other = recordings.doubles.get(name), recordings.studies.get((name, "scaled"))
     if study is None or other is None:
         return MISSING
-    changed = second_change(study.folder, other.folder)
+    changed = second_change(study.study.folder, other.study.folder)
     return listed([f"{code(key)} {value}" for key, value in changed.items()], MISSING)

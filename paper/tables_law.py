@@ -12,13 +12,13 @@ from common.config import GRID, StudyConfig
 from paper.tables_data import FAST, Recordings, constants
 from paper.tables_text import RATE_WORDS, Numbers, number, of, rate, span, tabular
 
-ADAM = constants("optimizer.py")
+ADAM = constants("agents/optimizer.py")
 BETA1, BETA2, EPSILON = ADAM["BETA1"], ADAM["BETA2"], ADAM["EPSILON"]
 MANTISSA = 24  # bits of a float32, the leading one included
 AGENTS = 300  # simulated per learning rate
 EARLY = 50  # episode before which an agent's gradient has died early
 STEPS = 420  # training steps simulated
-FIRST_STEP = constants("tracking.py")["FIRST_TRAINED_EPISODE"]  # the episode of the first training step
+FIRST_STEP = constants("recording/tracking.py")["FIRST_TRAINED_EPISODE"]  # the episode of the first training step
 
 
 def coasting_steps() -> float:
@@ -42,7 +42,7 @@ def coin_slope() -> float:
     The return there is energy, local energy grows with the square of alpha, and the best is (nearly) no energy: an
     agent at alpha = 1 costs 1, one at random alpha costs the mean of the squares, so that random scores 0.
     """
-    low = constants("mec_env.py")["LOWEST_SHARE"]
+    low = constants("environment/mec_env.py")["LOWEST_SHARE"]
     return 3 * (1 - low) / (1 - low**3)
 
 
@@ -53,8 +53,8 @@ def shrink(first: int, last: int) -> float:
 
 
 def initial_actors(generator: np.random.Generator, agents: int) -> np.ndarray:
-    """Weights of baseline actors before training (agents, weights), the initialisation of SYSTEM section 3."""
-    config, sizes = StudyConfig(), constants("mec_env.py")
+    """Weights of baseline actors before training (agents, weights), initialised as in docs/algorithm.md#networks."""
+    config, sizes = StudyConfig(), constants("environment/mec_env.py")
     widths = (sizes["STATE_SIZE"], *config.actor_hidden, sizes["ACTION_SIZE"])
     parts = []
     for inputs, outputs in pairwise(widths):

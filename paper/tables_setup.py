@@ -41,8 +41,8 @@ def hyper_parameters() -> str:
     for spec in dataclasses.fields(StudyConfig):
         if spec.metadata["results"] and spec.name not in ("tf32", "dtype"):
             rows.append([code(spec.name), value_text(spec.default), plain(spec.metadata["help"])])
-    adam, replay = constants("optimizer.py"), constants("replay.py")
-    noise = constants("episode_inputs.py")
+    adam, replay = constants("agents/optimizer.py"), constants("agents/replay.py")
+    noise = constants("agents/episode_inputs.py")
     rows.append(["Adam", "", f"$\\beta_1 = {adam['BETA1']}$, $\\beta_2 = {adam['BETA2']}$, $\\epsilon = 10^{{-8}}$"])
     priorities = f"$\\alpha = {replay['ALPHA']}$, offset {replay['PRIORITY_OFFSET']}"
     schedule = f"$\\beta$ from {replay['BETA_START']}, {replay['BETA_STEP']} more with each draw"
@@ -55,7 +55,7 @@ def hyper_parameters() -> str:
 
 def environment() -> str:
     """Constants of the environment, from common/environment/mec_env.py."""
-    c = constants("mec_env.py")
+    c = constants("environment/mec_env.py")
     world = c["WORLD_RANGES"]
     low, high = c["TASK_LOW"], c["TASK_HIGH"]
 

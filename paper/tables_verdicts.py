@@ -1,4 +1,4 @@
-"""The claims of the published study (SYSTEM section 1) and what the data say of each, by rule.
+"""The claims of the published study (paper/data/published_claims.csv) and what the data say of each, by rule.
 
 A verdict is `reproduced`, `partly` or `not`, or `not recorded` while the study that decides it is missing. The rules
 are in the functions' docstrings; counts of pairs may miss the published one by NEAR, ratios by FACTOR.

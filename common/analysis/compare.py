@@ -33,7 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _Parser(prog="python -m common.compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("--results-dir", default="results", metavar="DIR", help="folder of the studies (%(default)s)")
     parser.add_argument("--env", nargs="+", metavar="PRESET", help="presets to compare (default: all that are there)")
-    parser.add_argument(
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
+        "--stopping-only",
+        action="store_true",
+        help="print only when runs stopped and what was saturated, write nothing: for studies whose scores are not of "
+        "one age, because runs were stopped early or trained for other numbers of episodes",
+    )
+    modes.add_argument(
         "--check",
         action="store_true",
         help="write nothing; exit code 1 says which files do not follow from the studies. Of a picture it checks that "
@@ -47,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stale = [path for comparison in comparisons for path in comparison.stale()]
             if stale:
                 _leave(f"out of date: {', '.join(map(str, stale))}; python -m common.compare writes them", 1)
+            return
+        if said.stopping_only:
+            print("\n\n".join(comparison.text(stopping_only=True) for comparison in comparisons))
             return
         for comparison in comparisons:
             for line in comparison.warnings:
@@ -105,9 +115,9 @@ class Comparison:
         points = self.runs[["experiment", *KEY, "status", "normalised_score"]].sort_values(["experiment", *KEY])
         return f"sha256 {hashlib.sha256(self.csv() + csv_bytes(points)).hexdigest()}"
 
-    def text(self) -> str:
-        """The table for people, in three parts."""
-        return comparison_text(self.table, self.preset)
+    def text(self, stopping_only: bool = False) -> str:
+        """The table for people, in three parts or only the first."""
+        return comparison_text(self.table, self.preset, stopping_only)
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
@@ -116,9 +126,13 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     return "".join(f"{','.join(cells)}\n" for cells in ([*table.columns], *rows)).encode()
 
 
-def comparison_text(table: pd.DataFrame, preset: str) -> str:
-    """Three aligned tables, about 100 columns wide, a row per experiment; `–` where there is no number."""
+def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = False) -> str:
+    """Three aligned tables, about 100 columns wide, a row per experiment; `–` where there is no number.
+
+    With `stopping_only` just the first, which has no scores.
+    """
     rows = list(table.itertuples())
+    head = f"{preset}: {len(rows)} experiment{'' if len(rows) == 1 else 's'}"
     stopping = _aligned(
         ("", "runs,", "cells,", "dead", "death", "frozen", "freeze", "final", "… on the"),
         ("experiment", "no stop", "no stop", "agents", "episode", "agents", "episode", "saturation", "wrong side"),
@@ -132,6 +146,8 @@ def comparison_text(table: pd.DataFrame, preset: str) -> str:
             for row in rows
         ],
     )  # fmt: skip
+    if stopping_only:
+        return f"{head}\n\n{stopping}"
     learning = _aligned(
         ("", "", "diverged", "improved", "improved", "untrained", "median", "95% interval", "best", "its actor,"),
         ("experiment", "seeds", "runs", "runs", "cells", "score", "score", "over seeds", "score", "critic lr"),
@@ -161,7 +177,7 @@ def comparison_text(table: pd.DataFrame, preset: str) -> str:
             for row in others
         ],
     )  # fmt: skip
-    head = f"{preset}: {len(rows)} experiment{'' if len(rows) == 1 else 's'}; scores: 0 random, 1 near-optimal"
+    head += "; scores: 0 random, 1 near-optimal"
     return "\n\n".join([head, stopping, learning, *([against] if others else [])])
 
 

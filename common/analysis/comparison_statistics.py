@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import t
 
 from common.recording import schema
-from common.recording.results import stopping_cell
+from common.recording.results import score_ages, stopping_cell
 
 BASELINE = "baseline"
 CONFIDENCE = 0.95
@@ -79,7 +79,7 @@ def comparison_table(runs: pd.DataFrame, agents: pd.DataFrame, references: pd.Da
 
     `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
     reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
-    not matter. Definitions: SYSTEM section 4.
+    not matter. Definitions: docs/algorithm.md#scores and docs/csv_columns.md, comparison.csv.
     """
     known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
     baseline = known[known["experiment"] == BASELINE]
@@ -126,7 +126,7 @@ def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list[str]:
-    """A line for each experiment that is not whole, or not like the baseline in more than what it is about.
+    """A line where scores are not of one age, and one for each experiment that is not whole or not like the baseline.
 
     `runs` as for `comparison_table`; `references`: rows of reference_policies.csv with a column `experiment`.
     """
@@ -144,7 +144,18 @@ def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list
             parts += _unlike(own, of[BASELINE], world_of[name], world_of[BASELINE])
         if parts:
             lines.append(f"{name}: {'; '.join(parts)}")
-    return lines
+    return lines + _different_ages(of)
+
+
+def _different_ages(runs: dict[str, pd.DataFrame]) -> list[str]:
+    """A line that names the ages of the scores and whose they are, unless all scores have one. `runs` by experiment."""
+    if pd.concat(runs.values())["score_episode"].nunique() < 2:
+        return []
+    whose: dict[str, list[str]] = {}
+    for name, own in runs.items():
+        whose.setdefault(score_ages(own), []).append(name)
+    ages = ", ".join(f"{age} ({', '.join(names)})" for age, names in whose.items())
+    return [f"scores are not of one age and do not compare: {ages}; --stopping-only compares without them"]
 
 
 def _progress(runs: pd.DataFrame) -> dict[str, Any]:

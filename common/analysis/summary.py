@@ -8,7 +8,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from common.recording import schema
-from common.recording.results import Study, learning_rate_text, learning_rates, runs_of_pair, stopping_cell
+from common.recording.results import (
+    Study,
+    learning_rate_text,
+    learning_rates,
+    runs_of_pair,
+    score_ages,
+    stopping_cell,
+)
 
 WIDTH = 100
 
@@ -29,7 +36,8 @@ def study_summary(study: Study) -> str:
             f"{'seeds' if len(seeds) > 1 else 'seed'} {' '.join(str(seed) for seed in seeds)}"
         ),
         f"Stopping episode{stopping_note}\n" + _grid(runs, stopping_text),
-        f"Normalised score (0: random, 1: greedy_offload{mean_over_seeds})\n" + _grid(runs, score_text),
+        f"Normalised score at {score_ages(runs)} (0: random, 1: greedy_offload{mean_over_seeds})\n"
+        + _grid(runs, score_text),
         _wrapped(_reference_line(study.reference_policies)),
     ]
     diverged = runs[runs["status"] == schema.DIVERGED]

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from common.recording import schema
+
+# What makes pandas read every bit of a number; its default since 3.1.
+EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+SCORE_ENDS = ("random", "greedy_offload")  # policies whose returns are the scores 0 and 1
 
 
 class ResultsError(ValueError):
@@ -23,7 +30,8 @@ class ResultsError(ValueError):
 class Study:
     """Checked results of one study, one data frame per file, in the row order of the files.
 
-    `seed`, `agent` and `episode` are int64, texts are str, all else is float64 with NaN for an empty cell.
+    `seed`, `agent` and `episode` are int64, texts are str, all else is float64 with NaN for an empty cell. A study
+    that was recorded before a column existed has NaN there; the age of its scores is read off its evaluations.
     """
 
     folder: Path
@@ -59,7 +67,7 @@ class StoppingCell:
 
 
 def load_study(folder: Path | str) -> Study:
-    """Read and check every CSV file of one study, `<root>/<preset>/<experiment>`.
+    """Read and check every CSV file of one study, `<root>/<preset>/<experiment>`, long ones also as .csv.gz.
 
     Raises ResultsError with one line naming the file, what is wrong and what is allowed: a folder, file or
     column that is missing, a truncated file, a row of the wrong length, a cell that is no number, a key that
@@ -68,7 +76,7 @@ def load_study(folder: Path | str) -> Study:
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; needed: a folder with {', '.join(schema.FILES)}")
-    tables = {name: _read_table(folder / name) for name in schema.FILES}
+    tables = {name: _read_table(folder, name) for name in schema.FILES}
     runs = tables[schema.RUNS]
     if runs.empty:
         raise ResultsError(f"{folder / schema.RUNS}: has no rows; needed: a row per run")
@@ -78,6 +86,8 @@ def load_study(folder: Path | str) -> Study:
             raise ResultsError(f"{folder / schema.RUNS}: {column} {' and '.join(values)}; allowed: one")
     for name, table in tables.items():
         _check_same_runs(folder / name, table, runs)
+    if runs[list(schema.ADDED[schema.RUNS])].isna().all(axis=None):
+        tables[schema.RUNS] = _with_scores(runs, tables[schema.EVALUATIONS], tables[schema.REFERENCE_POLICIES])
     return Study(folder, **{name.removesuffix(".csv"): table for name, table in tables.items()})
 
 
@@ -103,6 +113,14 @@ def learning_rates(table: pd.DataFrame) -> tuple[list[float], list[float]]:
     return sorted(table["actor_lr"].unique()), sorted(table["critic_lr"].unique())
 
 
+def score_ages(runs: pd.DataFrame) -> str:
+    """Episodes at which the scores of these rows of runs.csv were taken: `episode 2000`, `episodes 261 to 2000`."""
+    ages = runs["score_episode"].dropna()
+    if ages.nunique() < 2:
+        return f"episode {ages.iloc[0]:.0f}" if len(ages) else "no episode"
+    return f"episodes {ages.min():.0f} to {ages.max():.0f}"
+
+
 def runs_of_pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
     """Rows of a table that belong to one learning-rate pair, over all seeds."""
     return table[(table["actor_lr"] == actor_lr) & (table["critic_lr"] == critic_lr)]
@@ -126,96 +144,149 @@ def stopping_cell(runs: pd.DataFrame) -> StoppingCell:
     )
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    header, rows, lines = _read_cells(path)
-    missing = [column for column in schema.FILES[path.name] if column not in header]
+def _read_table(folder: Path, name: str) -> pd.DataFrame:
+    """One checked table: the columns of schema.FILES in their order, NaN in those that older files lack, then others.
+
+    The checks run over whole columns; only a table that fails one is looked through cell by cell, for its line.
+    """
+    path, text = _read_text(folder, name)
+    header = text[: text.index(b"\n")].decode().split(",")
+    added = schema.ADDED.get(name, ())
+    missing = [column for column in schema.FILES[name] if column not in header and column not in added]
     if missing:
         raise ResultsError(f"{path}: columns missing: {', '.join(missing)}; needed: see docs/csv_columns.md")
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
         raise ResultsError(f"{path}: columns there twice: {', '.join(repeated)}; allowed: each once")
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    key = schema.ROW_KEYS[path.name]
-    cells_of = dict(zip(header, columns, strict=True))
-    table = pd.DataFrame({name: _column(path, name, cells_of[name], lines, name in key) for name in header})
-    twice = table.duplicated(list(key))
+    _check_cell_counts(path, text)
+    key = list(schema.ROW_KEYS[name])
+    table = _parsed(path, text, header, key)
+    for column in header:
+        choices = schema.CHOICES.get(column)
+        if choices and not (known := table[column].isin(choices)).all():
+            where = int(known.to_numpy().argmin())
+            cell, allowed = table[column][where], ", ".join(choices)
+            raise ResultsError(f"{path}: line {where + 2}: {column} {cell!r}; allowed: {allowed}")
+    twice = table.duplicated(key)
     if twice.any():
         where = int(twice.to_numpy().argmax())
-        row = _key_text(key, [table[name][where] for name in key])
-        raise ResultsError(f"{path}: line {lines[where]}: second row for {row}; allowed: one row per {', '.join(key)}")
-    return table
+        row = _key_text(key, [table[column][where] for column in key])
+        raise ResultsError(f"{path}: line {where + 2}: second row for {row}; allowed: one row per {', '.join(key)}")
+    appended = [column for column in header if column not in schema.FILES[name]]
+    return table.reindex(columns=[*schema.FILES[name], *appended])
 
 
-def _read_cells(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """Header, rows of cells as texts, and the line number of each row; every row as long as the header."""
+def _read_text(folder: Path, name: str) -> tuple[Path, bytes]:
+    """The file that holds a table, compressed or not, and its text with a line end after every line."""
+    path, packed = folder / name, folder / (name + schema.COMPRESSED)
+    if name in schema.LONG and packed.exists():
+        if path.exists():
+            raise ResultsError(f"{path}: there twice, also as {packed.name}; allowed: one of the two")
+        path = packed
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
+        text = gzip.decompress(text) if path == packed else text
+        text.decode("utf-8")
     except FileNotFoundError:
         raise ResultsError(f"{path}: no such file; needed: {', '.join(schema.FILES)}") from None
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
         raise ResultsError(f"{path}: cannot be read ({problem}); needed: a CSV file in UTF-8") from None
+    text = text.replace(b"\r\n", b"\n")
     if not text:
         raise ResultsError(f"{path}: is empty; needed: at least a header line")
-    if not text.endswith("\n"):
-        last = text.count("\n") + 1
+    if not text.endswith(b"\n"):
+        last = text.count(b"\n") + 1
         raise ResultsError(f"{path}: line {last}: truncated, no line end; needed: a line end after every row")
-    reader = csv.reader(io.StringIO(text), strict=True)
-    rows, lines = [], []
-    try:
-        header = next(reader)
-        for row in reader:
-            if len(row) != len(header):
-                raise ResultsError(
-                    f"{path}: line {reader.line_num}: {len(row)} cells; allowed: {len(header)} as in line 1"
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
-    except csv.Error as problem:
-        raise ResultsError(f"{path}: line {reader.line_num}: {problem}; needed: cells and commas") from None
-    return header, rows, lines
+    if b"\0" in text:
+        line = text[: text.index(b"\0")].count(b"\n") + 1
+        raise ResultsError(f"{path}: line {line}: holds a zero byte; needed: cells and commas")
+    return path, text
 
 
-def _column(path: Path, name: str, cells: tuple[str, ...], lines: list[int], in_key: bool) -> pd.Series:
-    """One column as int64, float64 (NaN where empty) or str; float() keeps every bit of what was written.
+def _check_cell_counts(path: Path, text: bytes) -> None:
+    """Every line has as many cells as the header; no cell holds a comma, so their commas tell."""
+    characters = np.frombuffer(text, dtype=np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    commas = np.diff(np.searchsorted(np.flatnonzero(characters == ord(",")), ends), prepend=0)
+    wrong = commas != commas[0]
+    if wrong.any():
+        where = int(wrong.argmax())
+        empty = ends[where] == ends[where - 1] + 1
+        found, allowed = 0 if empty else commas[where] + 1, commas[0] + 1
+        raise ResultsError(f"{path}: line {where + 1}: {found} cells; allowed: {allowed} as in line 1")
+
+
+def _parsed(path: Path, text: bytes, header: list[str], key: list[str]) -> pd.DataFrame:
+    """Columns as int64, float64 (NaN where empty) or str, every bit of a number as written.
 
     `nan` and `inf` are read as floats: a run that diverges has such numbers.
     """
-    if name in schema.TEXT_COLUMNS:
-        choices = schema.CHOICES.get(name)
-        for line, cell in zip(lines, cells, strict=True):
-            if choices and cell not in choices:
-                raise ResultsError(f"{path}: line {line}: {name} {cell!r}; allowed: {', '.join(choices)}")
-        return pd.Series(cells, dtype=object)
-    needs = "a whole number" if name in schema.INTEGER_COLUMNS else "a number"
-    convert = int if name in schema.INTEGER_COLUMNS else float
-    values = []
-    for line, cell in zip(lines, cells, strict=True):
-        try:
-            value = convert(cell) if cell or in_key else math.nan
-            if in_key and not math.isfinite(value):
-                raise ValueError(cell)
-        except ValueError:
-            allowed = needs if in_key else f"{needs} or an empty cell"
-            raise ResultsError(f"{path}: line {line}: {name} {cell!r}; allowed: {allowed}") from None
-        values.append(value)
-    return pd.Series(values, dtype="int64" if name in schema.INTEGER_COLUMNS else "float64")
+    texts = [name for name in header if name in schema.TEXT_COLUMNS]
+    wholes = [name for name in header if name in schema.INTEGER_COLUMNS]
+    numbers = [name for name in header if name not in texts]
+    types = dict.fromkeys(header, "float64") | dict.fromkeys(wholes, "int64") | dict.fromkeys(texts, str)
+    try:
+        with np.errstate(invalid="ignore"):  # of a number that is no whole one, which is an error below
+            table = pd.read_csv(
+                io.BytesIO(text), header=None, skiprows=1, names=header, index_col=False, dtype=types,
+                na_values={name: ["", "nan"] for name in numbers}, keep_default_na=False, quoting=csv.QUOTE_NONE,
+                skip_blank_lines=False, low_memory=False, **EXACT,
+            )  # fmt: skip
+    except (ValueError, TypeError, OverflowError) as problem:
+        raise _wrong_cell(path, text, header, key, str(problem)) from None
+    if not all(np.isfinite(table[name].to_numpy()).all() for name in key if name in numbers):
+        raise _wrong_cell(path, text, header, key, "a key is not finite")
+    return table.astype(dict.fromkeys(texts, object)) if texts else table
+
+
+def _wrong_cell(path: Path, text: bytes, header: list[str], key: list[str], problem: str) -> ResultsError:
+    """What to say of a table with a cell that is no number: its first one."""
+    rows = [line.split(",") for line in text.decode().split("\n")[1:-1]]
+    for place, name in enumerate(header):
+        if name in schema.TEXT_COLUMNS:
+            continue
+        whole, in_key = name in schema.INTEGER_COLUMNS, name in key
+        allowed = ("a whole number" if whole else "a number") + ("" if in_key else " or an empty cell")
+        for line, row in enumerate(rows, start=2):
+            try:
+                value = (int if whole else float)(row[place]) if row[place] or in_key else 0.0
+                if in_key and not math.isfinite(value):
+                    raise ValueError
+            except ValueError:
+                return ResultsError(f"{path}: line {line}: {name} {row[place]!r}; allowed: {allowed}")
+    return ResultsError(f"{path}: cannot be read ({problem}); needed: numbers as docs/csv_columns.md has them")
+
+
+def _with_scores(runs: pd.DataFrame, evaluations: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a runs.csv without the age of its scores, which are read off the evaluations instead."""
+    key = list(schema.RUN_KEY)
+    finite = evaluations[np.isfinite(evaluations["evaluation_return"])]
+    last = evaluations.groupby(key)["episode"].max().rename("score_episode")
+    best = finite.groupby(key)["evaluation_return"].max().rename("best_evaluation_return")
+    found = runs[key].join(last, on=key).join(best, on=key)
+    returns = references.pivot(index="seed", columns="policy", values="evaluation_return")
+    low, high = (returns.reindex(index=runs["seed"], columns=[name]).to_numpy()[:, 0] for name in SCORE_ENDS)
+    best = found["best_evaluation_return"]
+    return runs.assign(
+        score_episode=found["score_episode"].where(runs["status"] != schema.DIVERGED).astype("float64"),
+        best_evaluation_return=best,
+        best_score=(best - low) / (high - low),
+        drift=(best - runs["final_evaluation_return"]) / (high - low),
+    )
 
 
 def _check_same_runs(path: Path, table: pd.DataFrame, runs: pd.DataFrame) -> None:
     """Every run of `table` is in runs.csv, and every run of runs.csv is in `table`.
 
-    Gradient norms and saturation are logged every few episodes, so a run that ended by the first logged
-    episode (it diverged, or the study is that short) may have no rows there. Reference policies are per seed,
-    also of seeds that have no finished run yet.
+    Long tables have rows of some episodes only, so a run that ended by the first of them (it diverged, or the study
+    is that short) may have no rows there. Reference policies are per seed, also of seeds that have no finished run yet.
     """
     key = [column for column in schema.RUN_KEY if column in table.columns]
     expected = runs
-    if path.name in (schema.GRADIENT_NORMS, schema.SATURATION):
+    if path.name in schema.LONG:
         first_logged = table["episode"].min() if len(table) else math.inf
         expected = runs[runs["total_episodes"] > first_logged]
-    found = set(table[key].itertuples(index=False, name=None))
-    known = set(runs[key].itertuples(index=False, name=None))
-    wanted = set(expected[key].itertuples(index=False, name=None))
+    found, known, wanted = (_keys_of(rows, key) for rows in (table, runs, expected))
     strangers = set() if path.name == schema.REFERENCE_POLICIES else found - known  # they are written beforehand
     for keys, problem in (
         (strangers, f"is not in {schema.RUNS}; allowed: the runs there"),
@@ -223,6 +294,15 @@ def _check_same_runs(path: Path, table: pd.DataFrame, runs: pd.DataFrame) -> Non
     ):
         if keys:
             raise ResultsError(f"{path}: {_key_text(key, min(keys))} {problem} ({len(keys)} in all)")
+
+
+def _keys_of(table: pd.DataFrame, key: list[str]) -> set[tuple[Any, ...]]:
+    """Different keys of the rows; those of one run follow each other, so only where they change is looked at."""
+    first = np.zeros(len(table), dtype=bool)
+    first[:1] = True
+    for values in (table[name].to_numpy() for name in key):
+        first[1:] |= values[1:] != values[:-1]
+    return set(table.loc[first, key].itertuples(index=False, name=None))
 
 
 def _key_text(names: Sequence[str], values: Sequence[Any]) -> str:

@@ -20,6 +20,7 @@ FILES: dict[str, tuple[str, ...]] = {
         "diverged_episode",
         "stopping_episode",
         "total_episodes",
+        "score_episode",
         "frozen_share",
         "dead_share",
         "median_death_episode",
@@ -28,7 +29,10 @@ FILES: dict[str, tuple[str, ...]] = {
         "last_100_mean_return",
         "first_evaluation_return",
         "final_evaluation_return",
+        "best_evaluation_return",
         "normalised_score",
+        "best_score",
+        "drift",
         "final_saturation_ratio",
         "final_wrong_side_saturation",
         "largest_abs_preactivation",
@@ -44,6 +48,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "gradient_death_episode",
         "first_unchanged_episode",
         "freeze_episode",
+        "first_side_offload",
+        "first_side_compute",
+        "first_side_power",
+        "last_side_offload",
+        "last_side_compute",
+        "last_side_power",
     ),
     GRADIENT_NORMS: (
         *RUN_KEY,
@@ -59,6 +69,8 @@ FILES: dict[str, tuple[str, ...]] = {
         "critic_fc3",
         "actor_update_norm",
         "critic_update_norm",
+        "actor_relative_step",
+        "critic_relative_step",
         "mean_abs_dq_da",
         "actor_clipped_norm",
         "critic_clipped_norm",
@@ -71,7 +83,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "saturation_compute",
         "saturation_power",
         "wrong_side_saturation",
+        "stuck_share",
+        "bang_bang_share",
         "tanh_derivative",
+        "zero_derivative_share",
+        "dq_da_sign_coherence",
+        "z_step_rms",
         "z_mean",
         "z_sd",
         "z_min",
@@ -101,6 +118,18 @@ FILES: dict[str, tuple[str, ...]] = {
         "offloads_per_step",
     ),
 }
+
+# File name -> columns that studies recorded before they existed lack; the reader computes or leaves them empty.
+ADDED: dict[str, tuple[str, ...]] = {
+    RUNS: ("score_episode", "best_evaluation_return", "best_score", "drift"),
+    STOPPING_EPISODES: FILES[STOPPING_EPISODES][-6:],
+    GRADIENT_NORMS: ("actor_relative_step", "critic_relative_step"),
+    SATURATION: ("stuck_share", "bang_bang_share", "zero_derivative_share", "dq_da_sign_coherence", "z_step_rms"),
+}
+
+# Tables with a row per run and some of its episodes: a recorded study holds these as <name>.gz (archive.py).
+LONG = (GRADIENT_NORMS, SATURATION, REWARDS)
+COMPRESSED = ".gz"
 
 # File name -> the columns that together name one row: never empty, never twice the same.
 ROW_KEYS: dict[str, tuple[str, ...]] = {

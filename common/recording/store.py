@@ -126,6 +126,11 @@ class ResultsStore:
             raise StoreError(f"{folder}: cannot be used as a results folder ({problem})") from None
 
     def _check_study(self) -> None:
+        for path in (self.folder / (name + schema.COMPRESSED) for name in schema.LONG):
+            if path.exists():
+                raise StoreError(
+                    f"{path}: of a study in its recorded form, which is not trained on; choose another --results-dir"
+                )
         path = self.folder / STUDY
         if not path.exists():
             if (self.folder / schema.RUNS).exists():

@@ -1,4 +1,4 @@
-"""From reports to rows: gradients, saturation, gradient death, freeze, stopping (SYSTEM section 4).
+"""From reports to rows: gradients, saturation, gradient death, freeze, stopping; defined in docs/algorithm.md#measures.
 
 Never touches the learner. On the device it keeps a few counters per agent and the reports not yet fetched;
 `collect` brings them to the host in bulk. Shapes: R runs, N agents, B samples, L layers.
@@ -18,13 +18,20 @@ from torch import Tensor
 from common.agents.reports import EpisodeReport, RunKey, StepDetails
 from common.environment.evaluation import Evaluation
 from common.environment.mec_env import LOWEST_SHARE, MecEnv
+from common.monitor import definitions
 from common.recording import schema
 
-SATURATED = 0.9  # |tanh z| above this counts as saturated
+OUTPUTS = ("offload", "compute", "power")
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 FIRST_TRAINED_EPISODE = 2
 PATIENCE = 100  # episodes a run goes on after all its actors froze
 CHECK_EVERY = 10  # episodes between looks at whether runs are done
+ALWAYS_LOGGED = 20  # up to this episode every training step is logged: most gradients that die early die in there
+
+
+def is_logged(episode: int, log_every: int) -> bool:
+    """Whether a training episode gets rows of gradient norms and saturation."""
+    return FIRST_TRAINED_EPISODE <= episode <= ALWAYS_LOGGED or episode % log_every == 0
 
 
 @dataclass
@@ -49,28 +56,45 @@ def _mean(x: Tensor) -> Tensor:
     return x.double().flatten(2).sum(-1).sum(-1) / math.prod(x.shape[1:])
 
 
-def _agent_rms(norms: Tensor) -> Tensor:
-    """Root mean square over agents, (R, N, …) -> (R, …)."""
-    return norms.square().mean(1).sqrt()
+def _agent_rms(figures: Tensor, due: Tensor | None = None) -> Tensor:
+    """Root mean square over the agents whose step was due, (R, N, …) -> (R, …); NaN where none was. None: all were."""
+    squares = figures.square()
+    if due is None:
+        return squares.mean(1).sqrt()
+    counted = due.view(*due.shape, *[1] * (figures.ndim - due.ndim))
+    return (torch.where(counted, squares, 0.0).sum(1) / counted.sum(1)).sqrt()
 
 
 def gradient_columns(
-    details: StepDetails, actor_layers: tuple[str, ...], critic_layers: tuple[str, ...]
+    details: StepDetails,
+    actor_layers: tuple[str, ...],
+    critic_layers: tuple[str, ...],
+    due: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Columns of gradient_norms.csv, each (R,); actor figures are root mean squares over agents."""
-    actor = _agent_rms(details.actor_gradients.square().sum(-1).sqrt())
+    """Columns of gradient_norms.csv, each (R,), NaN for what `details` lacks.
+
+    Actor figures are root mean squares over the agents whose step was `due` (R, N), by default all.
+    """
+    actor = _agent_rms(details.actor_gradients.square().sum(-1).sqrt(), due)
     critic = details.critic_gradients.square().sum(-1).sqrt()
-    by_layer = _agent_rms(details.actor_gradients)
+    by_layer = _agent_rms(details.actor_gradients, due)
+    actor_relative = critic_relative = torch.full_like(critic, torch.nan)
+    if details.actor_weight_norms is not None:
+        actor_relative = _agent_rms(details.actor_updates / details.actor_weight_norms, due)
+    if details.critic_weight_norms is not None:
+        critic_relative = details.critic_updates / details.critic_weight_norms
     return {
         "actor_gradient_norm": actor,
         "critic_gradient_norm": critic,
         "gradient_ratio": torch.where(critic > 0, actor / critic, torch.nan),
         **{f"actor_{layer}": by_layer[:, i] for i, layer in enumerate(actor_layers)},
         **{f"critic_{layer}": details.critic_gradients[:, i] for i, layer in enumerate(critic_layers)},
-        "actor_update_norm": _agent_rms(details.actor_updates),
+        "actor_update_norm": _agent_rms(details.actor_updates, due),
         "critic_update_norm": details.critic_updates,
+        "actor_relative_step": actor_relative,
+        "critic_relative_step": critic_relative,
         "mean_abs_dq_da": details.action_slope,
-        "actor_clipped_norm": _agent_rms(details.actor_clipped),
+        "actor_clipped_norm": _agent_rms(details.actor_clipped, due),
         "critic_clipped_norm": details.critic_clipped,
     }
 
@@ -78,28 +102,40 @@ def gradient_columns(
 def wrong_side_saturation(details: StepDetails, env: MecEnv) -> Tensor:
     """Share of saturated compute outputs whose bound is the worse of the two for their task, (R,); NaN without any."""
     compute = details.actions[..., 1]
-    saturated = compute.abs() > SATURATED
+    saturated = compute.abs() > definitions.SATURATED
     high, low = (env.local_cost(details.states, torch.full_like(compute, share)) for share in (1.0, LOWEST_SHARE))
     wrong = torch.where(compute > 0, high > low, low > high)
     counts = [x.flatten(1).sum(1).double() for x in (saturated & wrong, saturated)]
     return counts[0] / counts[1]
 
 
-def saturation_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
-    """Columns of saturation.csv, each (R,), over batch, agents and outputs of the noise-free actions."""
-    saturated = (details.actions.abs() > SATURATED).double()
+def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = None) -> dict[str, Tensor]:
+    """Columns of saturation.csv, each (R,), over batch, agents and outputs of the noise-free actions.
+
+    NaN for what `details` lacks; the step of z is that of the agents whose step was `due` (R, N), by default all.
+    """
+    actions, slope = details.actions, details.dq_da
     z = details.pre_activations.double()
     mean = _mean(z)
     flat = z.flatten(1)
     quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
+    unknown = torch.full_like(mean, torch.nan)
+    z_step = unknown
+    if details.z_after is not None:
+        z_step = _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due)
     per_output = {
-        f"saturation_{name}": _mean(saturated[..., i]) for i, name in enumerate(("offload", "compute", "power"))
+        f"saturation_{name}": definitions.saturation_ratio(actions[..., i], dim=1) for i, name in enumerate(OUTPUTS)
     }
     return {
-        "saturation_ratio": _mean(saturated),
+        "saturation_ratio": definitions.saturation_ratio(actions, dim=1),
         **per_output,
         "wrong_side_saturation": wrong_side_saturation(details, env),
-        "tanh_derivative": _mean(1.0 - details.actions.double().square()),
+        "stuck_share": unknown if slope is None else definitions.stuck_share(actions, slope, dim=1),
+        "bang_bang_share": unknown if slope is None else definitions.bang_bang_share(actions, slope, dim=1),
+        "tanh_derivative": definitions.tanh_derivative(actions, dim=1),
+        "zero_derivative_share": definitions.zero_derivative_share(actions, dim=1),
+        "dq_da_sign_coherence": unknown if slope is None else definitions.dq_da_sign_coherence(slope, dim=1),
+        "z_step_rms": z_step,
         "z_mean": mean,
         "z_sd": _mean((z - mean.view(-1, 1, 1, 1)).square()).sqrt(),
         "z_min": flat.amin(1),
@@ -107,6 +143,12 @@ def saturation_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
         "z_max": flat.amax(1),
         **extra_columns(details.extras),
     }
+
+
+def _held_since(since: Tensor, ended: Tensor, counted: Tensor, episode: int) -> Tensor:
+    """First episode of an unbroken row of steps, 0 where this step `ended` it; as before where it is not `counted`."""
+    begun = torch.where(since == 0, episode, since)
+    return torch.where(counted, torch.where(ended, 0, begun), since)
 
 
 def extra_columns(extras: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,15 +186,16 @@ class Tracker:
             schema.EVALUATIONS: ("episode", *(f.name for f in dataclasses.fields(Evaluation))),
         }
         shape = (len(keys), agents)
-        untrained = FIRST_TRAINED_EPISODE - 1
-        self.last_changed = torch.full(shape, untrained, device=device)
-        self.last_alive = torch.full(shape, untrained, device=device)
-        self.first_unchanged = torch.zeros(shape, dtype=torch.int64, device=device)  # 0: never yet
-        self.diverged_at = torch.zeros(len(keys), dtype=torch.int64, device=device)  # 0: never yet
-        self.last_trained = untrained
+        episodes = {"dtype": torch.int64, "device": device}
+        self.dead_since = torch.zeros(shape, **episodes)  # 0: the gradient of the last step due was not zero
+        self.frozen_since = torch.zeros(shape, **episodes)  # 0: the last step due changed something
+        self.first_unchanged = torch.zeros(shape, **episodes)  # 0: never yet
+        self.diverged_at = torch.zeros(len(keys), **episodes)  # 0: never yet
+        self.first_side = torch.full((*shape, len(OUTPUTS)), torch.nan, dtype=torch.float64, device=device)
+        self.last_side = self.first_side.clone()
         self._pending: list[tuple[str, int, Tensor]] = []
 
-    COUNTERS = ("last_changed", "last_alive", "first_unchanged", "diverged_at")
+    COUNTERS = ("dead_since", "frozen_since", "first_unchanged", "diverged_at", "first_side", "last_side")
 
     def observe(self, report: EpisodeReport) -> None:
         """Take in one training episode."""
@@ -162,24 +205,29 @@ class Tracker:
         if report.step is None:
             return
         step = report.step
-        self.last_trained = episode
+        # A step that was not due neither changed an agent nor left it as it was; one without numbers says nothing.
+        due = step.changed | step.unchanged
+        live = ((self.diverged_at == 0) & step.finite).unsqueeze(1)
         # torch.where, not masked assignment: that would make the host wait for a GPU.
-        self.last_changed = torch.where(step.changed, episode, self.last_changed)
-        self.last_alive = torch.where(step.gradient_alive, episode, self.last_alive)
-        first = step.unchanged & (self.first_unchanged == 0)
+        self.frozen_since = _held_since(self.frozen_since, step.changed, due & live, episode)
+        self.dead_since = _held_since(self.dead_since, step.gradient_alive, due & live, episode)
+        first = step.unchanged & live & (self.first_unchanged == 0)
         self.first_unchanged = torch.where(first, episode, self.first_unchanged)
         self.diverged_at = torch.where(~step.finite & (self.diverged_at == 0), episode, self.diverged_at)
         if report.details is not None:
-            self._observe_details(episode, report.details)
+            self._observe_details(episode, report.details, due, live)
 
-    def _observe_details(self, episode: int, details: StepDetails) -> None:
+    def _observe_details(self, episode: int, details: StepDetails, due: Tensor, live: Tensor) -> None:
         measured = {
-            schema.GRADIENT_NORMS: gradient_columns(details, *self.layers),
-            schema.SATURATION: saturation_columns(details, self.env),
+            schema.GRADIENT_NORMS: gradient_columns(details, *self.layers, due),
+            schema.SATURATION: saturation_columns(details, self.env, due),
         }
         for table, columns in measured.items():
             self.columns[table] = ("episode", *columns)
             self._pending.append((table, episode, torch.stack([x.double() for x in columns.values()], dim=1)))
+        side = torch.where(live.unsqueeze(2), details.actions.sign().double().mean(1), self.last_side)
+        self.first_side = torch.where(self.first_side.isnan(), side, self.first_side)
+        self.last_side = side
 
     def observe_evaluation(self, episode: int, evaluation: Evaluation, positions: list[int] | None = None) -> None:
         """Take in an evaluation after training episode `episode` (0: before training), of some runs or all."""
@@ -209,7 +257,8 @@ class Tracker:
             return list(range(len(self.records)))
         done = self.diverged_at > 0
         if self.early_stop:
-            done |= (episode - self.last_changed).amin(1) >= PATIENCE
+            long = (self.frozen_since > 0) & (episode - self.frozen_since >= PATIENCE - 1)
+            done |= long.all(1)
         return done.nonzero().flatten().tolist()
 
     def keep(self, positions: list[int]) -> None:
@@ -224,7 +273,6 @@ class Tracker:
         meta = {
             "runs": [{"tables": record.tables, "wall_seconds": record.wall_seconds} for record in self.records],
             "columns": self.columns,
-            "last_trained": self.last_trained,
         }
         return {f"tracker.{name}": getattr(self, name) for name in self.COUNTERS}, meta
 
@@ -235,17 +283,13 @@ class Tracker:
         for record, saved in zip(self.records, meta["runs"], strict=True):
             record.tables, record.wall_seconds = saved["tables"], saved["wall_seconds"]
         self.columns = {table: tuple(columns) for table, columns in meta["columns"].items()}
-        self.last_trained = meta["last_trained"]
 
-    def agent_rows(self, position: int) -> list[list[int | None]]:
-        """Rows (agent, gradient death, first unchanged, freeze) of one run; None where it never happened."""
-        counters = (self.last_alive, self.first_unchanged, self.last_changed)
-        alive, unchanged, changed = (x[position].tolist() for x in counters)
-
-        def after(last: int) -> int | None:
-            return last + 1 if last < self.last_trained else None
-
-        return [[i, after(alive[i]), unchanged[i] or None, after(changed[i])] for i in range(self.agents)]
+    def agent_rows(self, position: int) -> list[list[int | float | None]]:
+        """Rows of stopping_episodes.csv of one run without its key; None where something never happened."""
+        counters = (self.dead_since, self.first_unchanged, self.frozen_since)
+        episodes = torch.stack([x[position] for x in counters], dim=1).tolist()
+        sides = torch.cat([self.first_side[position], self.last_side[position]], dim=1).tolist()
+        return [[i, *(x or None for x in episodes[i]), *sides[i]] for i in range(self.agents)]
 
     def summary(self, position: int, last: int, references: dict[str, float]) -> dict[str, Any]:
         """The run's row of runs.csv without key, names and versions.
@@ -257,16 +301,21 @@ class Tracker:
         deaths, stops, freezes = ([row[i] for row in agents if row[i] is not None] for i in (1, 2, 3))
         diverged = int(self.diverged_at[position]) or None
         returns = record.column(schema.REWARDS, self.columns[schema.REWARDS], "training_return")
-        evaluations = record.column(schema.EVALUATIONS, self.columns[schema.EVALUATIONS], "evaluation_return")
+        evaluated, evaluations = (
+            record.column(schema.EVALUATIONS, self.columns[schema.EVALUATIONS], name)
+            for name in ("episode", "evaluation_return")
+        )
         total = len(returns)
         final = None if diverged else float(evaluations[-1])
-        span = references["greedy_offload"] - references["random"]
+        best = float(max(evaluations[np.isfinite(evaluations)], default=math.nan))
+        random, span = references["random"], references["greedy_offload"] - references["random"]
         early = schema.COMPLETED if total >= last else schema.STOPPED_EARLY
         return {
             "status": schema.DIVERGED if diverged else early,
             "diverged_episode": diverged,
             "stopping_episode": max(stops) if len(stops) == self.agents else None,
             "total_episodes": total,
+            "score_episode": None if diverged else int(evaluated[-1]),
             "frozen_share": len(freezes) / self.agents,
             "dead_share": len(deaths) / self.agents,
             "median_death_episode": float(np.median(deaths)) if deaths else None,
@@ -275,7 +324,10 @@ class Tracker:
             "last_100_mean_return": float(returns[-100:].mean()),
             "first_evaluation_return": float(evaluations[0]),
             "final_evaluation_return": final,
-            "normalised_score": None if final is None or span == 0 else (final - references["random"]) / span,
+            "best_evaluation_return": best,
+            "normalised_score": None if final is None or span == 0 else (final - random) / span,
+            "best_score": None if span == 0 else (best - random) / span,
+            "drift": None if final is None or span == 0 else (best - final) / span,
             **self._final_saturation(record),
             "wall_seconds": record.wall_seconds,
         }

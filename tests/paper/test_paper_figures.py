@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_results_and_figures import edit, write_study
+from synthetic_study import edit, write_study
 
 from common.analysis.figures import actor_colour
 from common.recording import schema
@@ -219,7 +219,7 @@ def test_agents_without_death_or_freeze() -> None:
 
 
 def test_where_the_cheapest_share_lies() -> None:
-    """As SYSTEM section 2 says of the presets: the lower bound, the upper bound, and inside for most tasks."""
+    """As docs/environment.md#presets says: the lower bound, the upper bound, and inside for most tasks."""
     state = figures_new.task_sample([42])
     cheapest = {p: figures_new.SHARES[figures_new.local_costs(p, state).argmin(axis=1)] for p in figures_new.PRESETS}
     assert (cheapest["scaled"] == 0.01).mean() > 0.99 and (cheapest["thesis"] == 1).mean() > 0.99

@@ -150,11 +150,3 @@ def test_tables_follow_from_the_files() -> None:
     command = [sys.executable, str(PAPER / "make_tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-SOURCES = [*sorted(PAPER.glob("tables_*.py")), PAPER / "make_tables.py"]
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_files_can_be_read_in_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) < 350

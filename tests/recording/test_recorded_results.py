@@ -1,4 +1,4 @@
-"""What the committed results must show (SYSTEM sections 1 and 4), read from their CSV files."""
+"""What the committed results must show (docs/algorithm.md#measures), read from their CSV files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
+from helpers import CPU
 
 from common.agents.learner import Learner
 from common.agents.reports import RunKey
 from common.config import GRID, StudyConfig
 from common.recording.results import Study, find_studies, load_study
+from common.recording.tracking import gradient_columns
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PRESETS = ("scaled", "thesis", "interior")
@@ -37,8 +39,8 @@ def test_whole_grid(folder: Path) -> None:
     assert study.runs.status.isin(("completed", "stopped early")).all() and not (folder / "checkpoint").exists()
 
 
-def test_size_of_the_files(study: Study) -> None:
-    assert sum(path.stat().st_size for path in study.folder.glob("*.csv")) <= 3 * 3e6
+def test_size_of_what_is_recorded() -> None:
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) <= 150e6
 
 
 def test_coasting_law(study: Study) -> None:
@@ -68,17 +70,38 @@ def test_published_stopping_table_is_reproduced() -> None:
     assert (agents[agents.actor_lr >= 0.01].gradient_death_episode < 50).mean() > 0.95
 
 
-def test_present_code_trains_the_recorded_runs(study: Study) -> None:
-    """The first episodes, all 16 pairs of seed 43; other processors may round differently, so not to the bit."""
-    preset = study.runs.preset.iloc[0]
+def deviation(study: Study, **options: object) -> pd.Series:
+    """Relative deviation of the first gradients and steps from the recorded ones, of all 16 pairs of seed 43.
+
+    Trained are the first ten episodes with these options; compared are the episodes that were logged there. The median
+    over the pairs, by episode and column.
+    """
     keys = [RunKey(43, a, c) for a in GRID for c in GRID]
-    learner = Learner(StudyConfig(env=preset), keys, torch.device("cpu"))
-    for episode in range(1, 7):
-        returns = learner.train_episode().training_return.numpy()
-        recorded = study.rewards[(study.rewards.seed == 43) & (study.rewards.episode == episode)]
-        recorded = recorded.sort_values(["actor_lr", "critic_lr"]).training_return
-        # Before the first training step nothing has amplified a rounding yet.
-        np.testing.assert_allclose(returns, recorded, rtol=1e-5 if episode <= 2 else 0.05)
+    learner = Learner(StudyConfig(env=study.runs.preset.iloc[0], **options), keys, CPU)
+    recorded = study.gradient_norms[(study.gradient_norms.seed == 43) & (study.gradient_norms.episode <= 10)]
+    recorded = recorded.sort_values(["actor_lr", "critic_lr"]).set_index("episode")
+    layers = (learner.actors.layout.layers, learner.critics.layout.layers)
+    found = {}
+    for episode in range(1, 11):
+        report = learner.train_episode(details=episode in recorded.index)
+        if episode in recorded.index:
+            columns = gradient_columns(report.details, *layers)
+            for name in ("actor_gradient_norm", "critic_gradient_norm", "mean_abs_dq_da", "actor_update_norm"):
+                here, there = columns[name].numpy(), recorded.loc[episode, name].to_numpy()
+                larger = np.maximum(np.abs(here), np.abs(there))
+                found[episode, name] = np.median(np.abs(here - there) / np.where(larger == 0, 1, larger))
+    return pd.Series(found)
+
+
+def test_present_code_trains_the_recorded_runs(study: Study, one_thread: None) -> None:
+    """Other processors round differently, and ten episodes amplify that, so not to the bit; 1e-6 on those tried."""
+    found = deviation(study)
+    assert {2, 10} <= set(found.index.get_level_values(0)) and found.max() < 1e-3, found
+
+
+def test_another_rule_of_learning_is_noticed(study: Study, one_thread: None) -> None:
+    """Without the next state's value the first gradients are already other ones."""
+    assert deviation(study, gamma=0.0).max() > 0.1
 
 
 @pytest.mark.parametrize("maker", [["paper/make_findings.py"], ["paper/make_pages.py"], ["-m", "common.compare"]])

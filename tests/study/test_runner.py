@@ -129,8 +129,8 @@ def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
         previous, moments = learner.actors.flat.clone(), learner.actors.first.clone()
     changed, alive = np.array(changed), np.array(alive)
     columns, rows = store.tables[keys[0]]["stopping_episodes.csv"]
-    assert columns == ("agent", "gradient_death_episode", "first_unchanged_episode", "freeze_episode")
-    for agent, death, unchanged, freeze in rows:
+    assert columns[:4] == ("agent", "gradient_death_episode", "first_unchanged_episode", "freeze_episode")
+    for agent, death, unchanged, freeze, *_ in rows:
         assert unchanged == np.flatnonzero(~changed[1:, agent])[0] + 2
         assert freeze == np.flatnonzero(changed[:, agent])[-1] + 2
         assert death == np.flatnonzero(alive[:, agent])[-1] + 2

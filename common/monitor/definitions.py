@@ -1,0 +1,72 @@
+"""What is measured at a bounded output: the one place that says what saturated, stuck, bang-bang and coherent mean.
+
+Every function takes tensors of one shape and `dim`, the batch dimension. Dimensions before `dim` are kept, all
+others are averaged (or the median or maximum is taken over them): a stack of runs (R, B, N, A) with `dim=1` gives
+(R,), one policy's batch (B, A) with `dim=0` gives a number (a tensor of shape ()). A single output of a stack is
+`actions[..., i]`, with the same `dim`. The results are float64 (float32 where the device has no float64).
+
+`actions` are a = tanh z in [−1, 1] and without noise, `dq_da` is ∂Q/∂a at these actions, `z` the pre-activations.
+"""
+
+import torch
+from torch import Tensor
+
+SATURATED = 0.9  # |a| above this is saturated: 1 − a² < 0.19
+AT_BOUND = 0.99  # |a| above this is at the bound: 1 − a² < 0.02, where the side that the critic wants matters
+
+
+def saturation_ratio(actions: Tensor, dim: int = 0) -> Tensor:
+    """Share of outputs with |a| > 0.9."""
+    return _mean(actions.abs() > SATURATED, dim)
+
+
+def stuck_share(actions: Tensor, dq_da: Tensor, dim: int = 0) -> Tensor:
+    """Share of outputs at a bound (|a| > 0.99) that the critic wants back: a·∂Q/∂a < 0."""
+    return _mean((actions.abs() > AT_BOUND) & (actions * dq_da < 0), dim)
+
+
+def bang_bang_share(actions: Tensor, dq_da: Tensor, dim: int = 0) -> Tensor:
+    """Share of outputs at a bound (|a| > 0.99) that the critic wants there: a·∂Q/∂a > 0."""
+    return _mean((actions.abs() > AT_BOUND) & (actions * dq_da > 0), dim)
+
+
+def tanh_derivative(actions: Tensor, dim: int = 0) -> Tensor:
+    """Mean of 1 − a², the slope that is left for the actor's gradient."""
+    return _mean(1.0 - _wide(actions).square(), dim)
+
+
+def zero_derivative_share(actions: Tensor, dim: int = 0) -> Tensor:
+    """Share of outputs with 1 − a² exactly 0 in the dtype of `actions`: no gradient comes through these."""
+    return _mean(1.0 - actions.square() == 0, dim)
+
+
+def z_abs_median(z: Tensor, dim: int = 0) -> Tensor:
+    """Median of |z|, of an even number of values the lower of the two in the middle."""
+    return _wide(z).abs().flatten(dim).median(dim).values
+
+
+def z_abs_max(z: Tensor, dim: int = 0) -> Tensor:
+    """Largest |z|."""
+    return _wide(z).abs().flatten(dim).amax(dim)
+
+
+def dq_da_abs_mean(dq_da: Tensor, dim: int = 0) -> Tensor:
+    """Mean of |∂Q/∂a|."""
+    return _mean(dq_da.abs(), dim)
+
+
+def dq_da_sign_coherence(dq_da: Tensor, dim: int = 0) -> Tensor:
+    """|mean over the batch of sign ∂Q/∂a| per output, averaged over all outputs that share `dim`.
+
+    1: the critic pushes each output one way whatever the state. 0: as often up as down, or no slope at all.
+    """
+    coherence = _wide(dq_da).sign().mean(dim).abs()
+    return coherence.flatten(dim).mean(dim) if coherence.dim() > dim else coherence
+
+
+def _mean(values: Tensor, dim: int) -> Tensor:
+    return _wide(values).flatten(dim).mean(dim)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

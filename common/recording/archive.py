@@ -1,0 +1,77 @@
+"""Turn finished studies into the form in which they are recorded: python -m common.recording.archive FOLDER [FOLDER …]
+
+Long tables become .csv.gz (the same rows give the same bytes), rewards.csv keeps every tenth episode, and nothing else
+changes. `common.recording.results.load_study` reads both forms; a study in this form cannot be trained on.
+Exit code 2: a folder cannot be used; it is left as it was, and so are those named after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.recording import schema
+from common.recording.results import ResultsError, load_study
+from common.recording.store import write_atomically
+
+REWARDS_EVERY = 10  # episodes
+IN_TRAINING = (".lock", "checkpoint")  # what a study holds that is not finished
+
+
+def archive(folder: Path) -> None:
+    """Rewrite the long tables of a finished study in place.
+
+    A table is removed only when its compressed form is whole, so the command can be interrupted and repeated. Raises
+    ResultsError where the folder holds no finished study, OSError where it cannot be written.
+    """
+    for name in IN_TRAINING:
+        if (folder / name).exists():
+            raise ResultsError(f"{folder / name}: the study is still being trained; allowed: a finished one")
+    plain = [folder / name for name in schema.LONG if (folder / name).exists()]
+    for path in plain:
+        _packed(path).unlink(missing_ok=True)  # of an interrupted call
+    load_study(folder)
+    for path in plain:
+        text = path.read_bytes()
+        write_atomically(_packed(path), compressed(_thinned(text) if path.name == schema.REWARDS else text))
+        path.unlink()
+
+
+def compressed(text: bytes) -> bytes:
+    """A gzip file without name and time, so that its bytes depend on the text alone."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
+        file.write(text)
+    return buffer.getvalue()
+
+
+def _packed(path: Path) -> Path:
+    return path.with_name(path.name + schema.COMPRESSED)
+
+
+def _thinned(text: bytes) -> bytes:
+    """The lines of every tenth episode."""
+    header, *rows = text.splitlines(keepends=True)
+    place = header.rstrip().split(b",").index(b"episode")
+    return header + b"".join(row for row in rows if int(row.split(b",", place + 1)[place]) % REWARDS_EVERY == 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Archive from the command line; one line and exit code 2 where a folder cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m common.recording.archive", description=__doc__, allow_abbrev=False)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folder <preset>/<experiment>")
+    for folder in parser.parse_args(arguments).folders:
+        try:
+            archive(folder)
+        except (ResultsError, OSError) as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            raise SystemExit(2) from None
+        print(f"recorded form: {folder}")
+
+
+if __name__ == "__main__":
+    main()

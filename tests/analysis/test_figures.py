@@ -1,0 +1,157 @@
+"""Figures and summary of synthetic studies: what they show."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic_study import GRID, write_study
+
+from common.analysis import figures
+from common.analysis.summary import study_summary
+from common.recording import schema
+from common.recording.results import Study, learning_rate_text, load_study
+
+
+def heatmap_texts(study: Study) -> list[str]:
+    """Texts of the heatmap's cells, row by row from the smallest actor learning rate."""
+    axes = figures.stopping_heatmap(study.runs).axes[0]
+    return [text.get_text() for text in axes.texts]
+
+
+def three_seeds(root: Path) -> Study:
+    """Actor 1e-1: stops at 161, 188, 232; one diverged with critic 1e-1. Actor 1e-3: two of three never."""
+    at = {42: 188, 43: 161, 44: 232}
+
+    def stops(seed: int, actor: float, critic: float) -> int | None:
+        if actor == 1e-3:
+            return {1e-3: None, 1e-1: 240 if seed == 44 else None}[critic]
+        return None if critic == 1e-1 and seed == 43 else at[seed]
+
+    def diverges(seed: int, actor: float, critic: float) -> int | None:
+        return 131 if actor == critic == 1e-1 and seed == 43 else None
+
+    return load_study(write_study(root, seeds=(42, 43, 44), stops=stops, diverges=diverges))
+
+
+def test_heatmap_says_range_and_misses(tmp_path: Path) -> None:
+    texts = heatmap_texts(three_seeds(tmp_path))
+    assert texts == ["never", "2 of 3 never\n(240)", "188\n(161–232)", "210\n(188–232)\n1 of 3 diverged"]
+
+
+def test_heatmap_of_one_seed(tmp_path: Path) -> None:
+    folder = write_study(
+        tmp_path, stops=lambda seed, actor, critic: 190 if actor > 0.05 and critic < 0.05 else None,
+        diverges=lambda seed, actor, critic: 77 if actor > 0.05 and critic > 0.05 else None,
+    )
+    assert heatmap_texts(load_study(folder)) == ["never", "never", "190", "diverged"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "seeds", "rates"),
+    [("scaled", (42,), GRID), ("interior", (42, 43, 44), GRID), ("thesis", (42, 43), (1e-2,)),
+     ("scaled", (42,), (1e-1,))],
+)
+def test_figures_build_and_say_what_they_show(
+    tmp_path: Path, preset: str, seeds: tuple[int, ...], rates: tuple[float, ...]
+) -> None:
+    study = load_study(write_study(
+        tmp_path, rates, rates, seeds, episodes=150, preset=preset,
+        diverges=lambda seed, actor, critic: 40 if actor == critic == 1e-1 else None,
+    ))
+    built: list[Figure] = [
+        figures.stopping_heatmap(study.runs),
+        figures.saturation_over_time(study.saturation, study.label),
+        figures.gradient_norms_over_time(study.gradient_norms, study.label),
+        figures.learning_curves(study.evaluations, study.reference_policies, study.label),
+    ]
+    for figure in built:
+        figure.canvas.draw()
+        title = figure.get_suptitle()
+        assert f"{preset} / baseline" in title.replace("\n", " ")
+        assert f"{len(seeds)} seed" in title.replace("\n", " ")
+    texts = [text.get_text() for axes in built[3].axes for text in axes.texts]
+    for policy in schema.POLICIES:
+        assert any(text.startswith(policy) for text in texts)
+    assert ("log" in built[3].axes[0].get_ylabel()) == (preset == "scaled")
+
+
+def test_zeros_are_drawn_on_a_line_named_zero(tmp_path: Path) -> None:
+    norms = load_study(write_study(tmp_path, (1e-2,), (1e-2,), episodes=150)).gradient_norms
+    axes = figures.gradient_norms_over_time(norms).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    zero = axes.get_yticks()[names.index("0")]
+    assert "zeros on the dashed line" in axes.get_ylabel()
+    positive = norms.loc[norms["actor_gradient_norm"] > 0, "actor_gradient_norm"]
+    assert 0 < zero < positive.min()
+    run = axes.lines[1] if len(axes.lines[0].get_xdata()) == 2 else axes.lines[0]
+    assert (np.asarray(run.get_ydata()) == zero).sum() == (norms["actor_gradient_norm"] == 0).sum() > 0
+
+
+def test_all_gradients_zero_or_not_finite(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, episodes=60))
+    for value in (0.0, math.nan, math.inf):
+        norms = study.gradient_norms.assign(actor_gradient_norm=value, gradient_ratio=value)
+        figures.gradient_norms_over_time(norms).canvas.draw()
+        figures.saturation_over_time(study.saturation.assign(z_min=value, z_max=value)).canvas.draw()
+
+
+def test_colour_belongs_to_the_learning_rate() -> None:
+    colours = [figures.actor_colour(rate) for rate in (1e-5, 1e-4, 3e-4, *GRID[1:], 1.0)]
+    assert len(set(colours)) == len(colours)
+    assert colours[1] == pytest.approx((0, 0x72 / 255, 0xB2 / 255))
+
+
+def test_saved_figures_lie_beside_the_files(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, episodes=60))
+    paths = figures.save_study_figures(study)
+    names = ("stopping_heatmap", "saturation_over_time", "gradient_norms_over_time", "learning_curves")
+    assert [path.name for path in paths] == [f"{name}.png" for name in names]
+    assert all(path.parent == study.folder and path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+    assert {path.name for path in study.folder.iterdir()} == {*schema.FILES, *(path.name for path in paths)}
+
+
+def test_failed_figure_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(write_study(tmp_path, episodes=20))
+    old = figures.save_study_figures(study)[0].read_bytes()
+
+    def fail(self: Figure, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half a picture")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save_study_figures(study)
+    assert (study.folder / "stopping_heatmap.png").read_bytes() == old
+    assert not list(study.folder.glob(".*"))
+
+
+def test_summary_of_three_seeds(tmp_path: Path) -> None:
+    text = study_summary(three_seeds(tmp_path))
+    assert max(map(len, text.splitlines())) <= 100
+    rows = {line.split()[0]: line for line in reversed(text.splitlines()) if line.startswith("  1e")}
+    assert "never" in rows["1e-3"] and "2/3 never" in rows["1e-3"]
+    assert "188 (161–232)" in rows["1e-1"] and "210, 1/3 diverged" in rows["1e-1"]
+    assert all(fact in text for fact in ("12 runs", "4 learning-rate pairs", "42 43 44", "1/3 none", "400"))
+    (diverged,) = [line for line in text.splitlines() if line.startswith("Diverged")]
+    assert "1 of 12" in diverged and "131" in diverged
+    assert "-38,503.8" in text  # the random policy, mean of three seeds
+
+
+def test_summary_of_one_seed_has_no_ranges(tmp_path: Path) -> None:
+    study = load_study(write_study(tmp_path, GRID, GRID, episodes=20, stops=lambda seed, actor, critic: 17))
+    text = study_summary(study)
+    assert "17" in text and "(17" not in text and "never" not in text and "Diverged" not in text
+    score = study.runs["normalised_score"].iloc[0]
+    assert f"{score:.2f}" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_summary_of_a_wide_grid_continues_below(tmp_path: Path) -> None:
+    rates = tuple(10.0**-power for power in range(1, 12))
+    text = study_summary(load_study(write_study(tmp_path, (1e-2,), rates, (1, 2), episodes=20)))
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(f"critic {learning_rate_text(rate)}" in text for rate in rates)

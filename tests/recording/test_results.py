@@ -1,0 +1,191 @@
+"""The reader on synthetic studies: what it reads and what it refuses, in one line."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_study import edit, write_study
+
+from common.analysis import figures
+from common.recording import schema
+from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study, stopping_cell
+
+
+def test_reads_what_was_written(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(42, 43), stops=lambda _, actor, __: 190 if actor > 0.05 else None)
+    study = load_study(folder)
+    assert len(study.runs) == 8
+    assert study.label == "scaled / baseline"
+    assert list(study.runs.columns) == list(schema.FILES[schema.RUNS])
+    assert study.runs["seed"].dtype == "int64" and study.rewards["episode"].dtype == "int64"
+    assert study.runs["stopping_episode"].isna().sum() == 4
+    assert set(study.runs["actor_lr"]) == {1e-3, 1e-1}  # bit for bit what was written
+    assert find_studies(tmp_path) == [folder]
+    assert find_studies(tmp_path / "absent") == []
+
+
+def test_a_variant_may_append_columns(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, (1e-3,), (1e-3,), episodes=20)
+    edit(folder / schema.SATURATION, lambda t: t.replace("\n", ",1.5\n").replace(",1.5", ",norm_gain", 1))
+    assert (load_study(folder).saturation["norm_gain"] == 1.5).all()
+
+
+def test_short_study_without_logged_episodes_is_allowed(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, (1e-3,), (1e-3,), episodes=1)
+    study = load_study(folder)
+    assert study.gradient_norms.empty
+    assert len(figures.save_study_figures(study)) == 4
+
+
+def test_a_run_that_diverged_before_the_first_logged_episode_is_allowed(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, diverges=lambda seed, actor, critic: 1 if actor == critic == 0.1 else None)
+    assert len(load_study(folder).saturation.groupby(["actor_lr", "critic_lr"])) == 3
+
+
+def refused(folder: Path) -> str:
+    """The one line with which the reader refuses a study."""
+    with pytest.raises(ResultsError) as caught:
+        load_study(folder)
+    message = str(caught.value)
+    assert "\n" not in message and ("allowed" in message or "needed" in message)
+    return message
+
+
+def drop_rows_of(text: str, start: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(start))
+
+
+def set_cell(text: str, line: int, column: str, value: str) -> str:
+    lines = text.splitlines()
+    cells = lines[line - 1].split(",")
+    cells[lines[0].split(",").index(column)] = value
+    lines[line - 1] = ",".join(cells)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "facts"),
+    [
+        ("runs", lambda t: t.replace("stopping_episode", "halt", 1), ["stopping_episode"]),
+        ("runs", lambda t: "", ["empty"]),
+        ("runs", lambda t: t.split("\n")[0] + "\n", ["rows"]),
+        ("runs", lambda t: set_cell(t, 3, "status", "fine"), ["line 3", "status", "'fine'", "completed"]),
+        ("runs", lambda t: set_cell(t, 3, "experiment", "other"), ["experiment", "baseline", "other"]),
+        ("runs", lambda t: drop_rows_of(t, "42,0.1,0.1,"), ["actor_lr 1e-1", "critic_lr 1e-1"]),
+        ("rewards", lambda t: t[:-5], ["line 81", "truncated"]),
+        ("rewards", lambda t: t.rsplit(",", 1)[0] + "\n", ["line 81", "6", "7"]),
+        ("rewards", lambda t: t + "\n", ["line 82", "0", "7"]),
+        ("rewards", lambda t: t.replace(",1,", ",1,,", 1), ["line 2", "8", "7"]),
+        ("rewards", lambda t: set_cell(t, 9, "training_return", "-1.2.3"), ["line 9", "training_return", "'-1.2.3'"]),
+        ("rewards", lambda t: set_cell(t, 9, "episode", "2.5"), ["line 9", "episode", "'2.5'", "whole"]),
+        ("rewards", lambda t: set_cell(t, 9, "episode", "inf"), ["line 9", "episode", "'inf'", "whole"]),
+        ("rewards", lambda t: set_cell(t, 9, "actor_lr", ""), ["line 9", "actor_lr", "''"]),
+        ("rewards", lambda t: set_cell(t, 9, "actor_lr", "nan"), ["line 9", "actor_lr", "'nan'"]),
+        ("rewards", lambda t: set_cell(t, 9, "late_share", '"1"'), ["line 9", "late_share"]),
+        ("rewards", lambda t: set_cell(t, 9, "late_share", "\0\0"), ["line 9"]),
+        ("rewards", lambda t: t.replace("late_share", "episode"), ["late_share"]),
+        ("rewards", lambda t: t.replace("\n", ",1\n").replace(",1\n", ",episode\n", 1), ["episode", "twice"]),
+        ("rewards", lambda t: t + t.splitlines()[1] + "\n", ["line 82", "seed 42", "actor_lr 1e-3", "episode 1"]),
+        ("rewards", lambda t: drop_rows_of(t, "42,0.1,0.001,"), ["actor_lr 1e-1", "critic_lr 1e-3", schema.RUNS]),
+        ("saturation", lambda t: drop_rows_of(t, "42,0.1,"), ["actor_lr 1e-1", schema.RUNS]),
+        ("evaluations", lambda t: t.replace("42,", "43,"), ["seed 43", schema.RUNS]),
+        ("reference_policies", lambda t: t.replace("42,", "43,"), ["seed 42", schema.RUNS]),
+        ("reference_policies", lambda t: t.replace("random", "chance"), ["line 2", "'chance'", "random"]),
+    ],
+)
+def test_reader_refuses(tmp_path: Path, name: str, change: Callable[[str], str], facts: list[str]) -> None:
+    folder = write_study(tmp_path, episodes=20)
+    load_study(folder)
+    edit(folder / f"{name}.csv", change)
+    message = refused(folder)
+    assert str(folder) in message and f"{name}.csv" in message
+    assert all(fact in message for fact in facts), message
+
+
+def test_reader_refuses_missing_folder_and_file(tmp_path: Path) -> None:
+    assert "absent" in refused(tmp_path / "absent")
+    folder = write_study(tmp_path, episodes=20)
+    (folder / schema.EVALUATIONS).unlink()
+    assert str(folder / schema.EVALUATIONS) in refused(folder)
+
+
+def test_every_bit_of_a_number_is_read(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, (1e-3,), (1e-3,), episodes=20)
+    cells = ["1.234567e-38", "-9.87654e+30", "0.1", "5e-324", "inf", "nan", ""]
+    for line, cell in enumerate(cells, start=2):
+        edit(folder / schema.REWARDS, lambda t, line=line, cell=cell: set_cell(t, line, "training_return", cell))
+    read = load_study(folder).rewards["training_return"][: len(cells)]
+    np.testing.assert_array_equal(read, [float(cell or "nan") for cell in cells])
+
+
+def test_line_ends_of_another_system(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, (1e-3,), (1e-3,), episodes=20)
+    whole = load_study(folder).rewards
+    path = folder / schema.REWARDS
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(load_study(folder).rewards, whole)
+
+
+def test_a_long_table_may_be_compressed(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, episodes=20)
+    plain = load_study(folder)
+    for name in schema.LONG:
+        packed = folder / f"{name}.gz"
+        packed.write_bytes(gzip.compress((folder / name).read_bytes()))
+        assert packed.name in refused(folder)  # which of the two holds?
+        (folder / name).unlink()
+    study = load_study(folder)
+    for name in (name.removesuffix(".csv") for name in schema.FILES):
+        pd.testing.assert_frame_equal(getattr(study, name), getattr(plain, name))
+    packed.write_bytes(packed.read_bytes()[:-9])
+    assert str(packed) in refused(folder)
+    packed.write_bytes(b"seed,actor_lr\n")
+    assert str(packed) in refused(folder)
+
+
+def test_columns_that_older_files_lack(tmp_path: Path) -> None:
+    """The age of a score, the best evaluation and the drift follow from the evaluations, all else is empty."""
+    options = {"seeds": (42, 43), "diverges": lambda seed, actor, critic: 120 if actor == critic == 0.1 else None}
+    new = load_study(write_study(tmp_path / "new", **options))
+    old = load_study(write_study(tmp_path / "old", **options, lacking=schema.ADDED))
+    assert list(old.runs.columns) == list(schema.FILES[schema.RUNS])
+    assert old.saturation["stuck_share"].isna().all() and old.gradient_norms["actor_relative_step"].isna().all()
+    assert old.stopping_episodes["last_side_power"].isna().all()
+    np.testing.assert_array_equal(old.runs["score_episode"], [400, 400, 400, math.nan] * 2)
+    # Like the references of seed 42; those of seed 43 are a little apart.
+    ages = list(schema.ADDED[schema.RUNS])
+    pd.testing.assert_frame_equal(old.runs[ages][:4], new.runs[ages][:4])
+    assert old.runs["drift"].dropna().ge(0).all()
+
+
+def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
+    runs = load_study(write_study(tmp_path, (1e-1,), (1e-1,), (1, 2, 3, 4), episodes=20)).runs
+
+    def median(*stops: float) -> float | None:
+        return stopping_cell(runs.assign(stopping_episode=list(stops))).median
+
+    assert median(161, 163, 170, 180) == 166.5
+    assert median(161, 163, 170, math.nan) == 166.5
+    assert median(161, 163, math.nan, math.nan) is None
+    assert median(*[math.nan] * 4) is None
+
+
+@pytest.mark.parametrize("file", schema.FILES)
+def test_every_column_is_explained(file: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md").read_text()
+    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
+    explained = {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= explained
+
+
+def test_learning_rates_are_written_as_powers() -> None:
+    assert [learning_rate_text(rate) for rate in (1e-4, 3e-3, 0.1, 0.015, 1.0)] == [
+        "1e-4", "3e-3", "1e-1", "1.5e-2", "1e0"
+    ]
