@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common.agents.stacked import StackedNetworks
 
+from common.agents.bank import Bank
 from common.agents.learner import Learner
-from common.agents.networks import Actor, Critic
 from common.agents.reports import RunKey
-from common.config import StudyConfig
 from common.experiment import Experiment
 
 CPU = torch.device("cpu")
@@ -49,25 +47,12 @@ def experiments(folder: Path = EXPERIMENTS) -> dict[str, Experiment]:
     return found
 
 
-def variant(name: str) -> dict[str, object]:
-    """What `make_learner` needs for the experiment of this name."""
-    experiment = experiments()[name]
-    return {
-        "actor_class": experiment.actor_class, "critic_class": experiment.critic_class, **experiment.overrides
-    }  # fmt: skip
-
-
 def make_learner(
-    keys: list[RunKey],
-    dense: bool | None = None,
-    actor_class: type[Actor] = Actor,
-    critic_class: type[Critic] = Critic,
-    **options: object,
+    keys: list[RunKey], dense: bool | None = None, experiment: str | Experiment = "baseline", **options: object
 ) -> Learner:
-    """A learner of `keys` on the CPU; `options` are fields of StudyConfig."""
-    return Learner(
-        StudyConfig(**options), keys, CPU, actor_class=actor_class, critic_class=critic_class, dense=dense
-    )
+    """A plain learner of `keys` on the CPU; `options` are fields of the experiment's configuration."""
+    own = experiments()[experiment] if isinstance(experiment, str) else experiment
+    return Learner(own, own.config(**{**own.overrides, **options}), keys, CPU, dense=dense)
 
 
 def grid(*seeds: int) -> list[RunKey]:
@@ -76,25 +61,15 @@ def grid(*seeds: int) -> list[RunKey]:
 
 
 def actor_weights(learner: Learner, run: int, target: bool = False) -> Weights:
-    """Weights (N, …) of one run's actors as fc1.weight … fc3.bias."""
+    """Weights (N, …) of one run's actors by parameter name."""
     return _weights(learner.actors, run, target)
 
 
 def critic_weights(learner: Learner, run: int, target: bool = False) -> Weights:
-    """Weights of one run's critic in torch.nn.Linear's orientation, the three parts of fc1 put together again."""
+    """Weights of one run's critic by parameter name."""
     return {name: value[0] for name, value in _weights(learner.critics, run, target).items()}
 
 
-def _weights(networks: StackedNetworks, run: int, target: bool) -> Weights:
-    views = networks.views(slice(run, run + 1), target=target)
-    learned = {spec.name: views[spec.name] for spec in networks.layout.specs}
-    return {name: view.detach().numpy().copy() for name, view in linear_orientation(learned).items()}
-
-
-def linear_orientation(views: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The project's parameters as torch.nn has them: weights (G, out, in), the critic's fc1 whole, gains as weights."""
-    whole = dict(views)
-    if "fc1.personal" in whole:
-        whole["fc1.weight"] = torch.cat([whole.pop(f"fc1.{part}") for part in ("states", "actions", "personal")], dim=1)
-    turned = {name: value.mT if name.endswith(".weight") else value for name, value in whole.items()}
-    return {name.replace(".gain", ".weight"): value for name, value in turned.items()}
+def _weights(bank: Bank, run: int, target: bool) -> Weights:
+    tensors = bank.tensors(slice(run, run + 1), target=target)
+    return {name: tensors[name].detach().numpy().copy() for name in bank.layout.shapes}

@@ -188,8 +188,8 @@ class Bank:
             return self.call_one(method, alone, *(x.squeeze(0) for x in inputs)).unsqueeze(0)
         if self.one_by_one:
             parts = zip(*(x.unbind() for x in (*tensors.values(), *inputs)), strict=True)
-            each = len(tensors)
-            return torch.stack([self.call_one(method, dict(zip(tensors, x[:each])), *x[each:]) for x in parts])
+            own = ((dict(zip(tensors, x, strict=False)), x[len(tensors) :]) for x in parts)
+            return torch.stack([self.call_one(method, named, *x) for named, x in own])
         if count == 1:  # a product that stands alone rounds differently than in a stack
             tensors = {name: x.expand(2, *x.shape[1:]) for name, x in tensors.items()}
             return self.call(method, tensors, *(x.expand(2, *x.shape[1:]) for x in inputs))[:1]

@@ -71,18 +71,13 @@ def gradient_columns(
     critic_layers: tuple[str, ...],
     due: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Columns of gradient_norms.csv, each (R,), NaN for what `details` lacks.
+    """Columns of gradient_norms.csv, each (R,).
 
     Actor figures are root mean squares over the agents whose step was `due` (R, N), by default all.
     """
     actor = _agent_rms(details.actor_gradients.square().sum(-1).sqrt(), due)
     critic = details.critic_gradients.square().sum(-1).sqrt()
     by_layer = _agent_rms(details.actor_gradients, due)
-    actor_relative = critic_relative = torch.full_like(critic, torch.nan)
-    if details.actor_weight_norms is not None:
-        actor_relative = _agent_rms(details.actor_updates / details.actor_weight_norms, due)
-    if details.critic_weight_norms is not None:
-        critic_relative = details.critic_updates / details.critic_weight_norms
     return {
         "actor_gradient_norm": actor,
         "critic_gradient_norm": critic,
@@ -91,9 +86,9 @@ def gradient_columns(
         **{f"critic_{layer}": details.critic_gradients[:, i] for i, layer in enumerate(critic_layers)},
         "actor_update_norm": _agent_rms(details.actor_updates, due),
         "critic_update_norm": details.critic_updates,
-        "actor_relative_step": actor_relative,
-        "critic_relative_step": critic_relative,
-        "mean_abs_dq_da": details.action_slope,
+        "actor_relative_step": _agent_rms(details.actor_updates / details.actor_weight_norms, due),
+        "critic_relative_step": details.critic_updates / details.critic_weight_norms,
+        "mean_abs_dq_da": _mean(details.dq_da.abs()),
         "actor_clipped_norm": _agent_rms(details.actor_clipped, due),
         "critic_clipped_norm": details.critic_clipped,
     }
@@ -112,17 +107,13 @@ def wrong_side_saturation(details: StepDetails, env: MecEnv) -> Tensor:
 def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = None) -> dict[str, Tensor]:
     """Columns of saturation.csv, each (R,), over batch, agents and outputs of the noise-free actions.
 
-    NaN for what `details` lacks; the step of z is that of the agents whose step was `due` (R, N), by default all.
+    The step of z is that of the agents whose step was `due` (R, N), by default all.
     """
     actions, slope = details.actions, details.dq_da
     z = details.pre_activations.double()
     mean = _mean(z)
     flat = z.flatten(1)
     quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
-    unknown = torch.full_like(mean, torch.nan)
-    z_step = unknown
-    if details.z_after is not None:
-        z_step = _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due)
     per_output = {
         f"saturation_{name}": definitions.saturation_ratio(actions[..., i], dim=1) for i, name in enumerate(OUTPUTS)
     }
@@ -130,12 +121,12 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
         "saturation_ratio": definitions.saturation_ratio(actions, dim=1),
         **per_output,
         "wrong_side_saturation": wrong_side_saturation(details, env),
-        "stuck_share": unknown if slope is None else definitions.stuck_share(actions, slope, dim=1),
-        "bang_bang_share": unknown if slope is None else definitions.bang_bang_share(actions, slope, dim=1),
+        "stuck_share": definitions.stuck_share(actions, slope, dim=1),
+        "bang_bang_share": definitions.bang_bang_share(actions, slope, dim=1),
         "tanh_derivative": definitions.tanh_derivative(actions, dim=1),
         "zero_derivative_share": definitions.zero_derivative_share(actions, dim=1),
-        "dq_da_sign_coherence": unknown if slope is None else definitions.dq_da_sign_coherence(slope, dim=1),
-        "z_step_rms": z_step,
+        "dq_da_sign_coherence": definitions.dq_da_sign_coherence(slope, dim=1),
+        "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due),
         "z_mean": mean,
         "z_sd": _mean((z - mean.view(-1, 1, 1, 1)).square()).sqrt(),
         "z_min": flat.amin(1),
