@@ -9,12 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from common.agents.reports import RunKey
 from common.recording import schema
 from common.recording.store import ResultsStore, StoreError, finished_runs, write_atomically
-from common.study.checkpoint import Checkpoints, State
+from common.study.checkpoint import Checkpoints
 from common.study.interruption import Interrupted
 from common.study.lock import NAME as LOCK_NAME
 from common.study.lock import FolderLock
@@ -30,35 +28,19 @@ def warn(line: str) -> None:
 
 
 class StudyFolder:
-    """Results, training state and their mirror, behind one door."""
+    """Results (`store`), training state (`checkpoints`) and their mirror."""
 
     def __init__(self, store: ResultsStore, provenance: Mapping[str, Any], mirror: Mirror | None):
         """`provenance`: commit, versions and device of what trains now."""
         self.store, self.provenance, self.mirror = store, provenance, mirror
         self.path = store.folder
-        self._checkpoints = Checkpoints(self.path / CHECKPOINT, store.study, provenance, warn=warn, mirror=mirror)
-
-    def finished(self) -> set[RunKey]:
-        """Runs whose rows are all there."""
-        return self.store.finished()
-
-    def load_state(self) -> State | None:
-        """The training state that the last process left, if it left one; raises as `Checkpoints.load`."""
-        return self._checkpoints.load()
+        self.checkpoints = Checkpoints(self.path / CHECKPOINT, store.study, provenance, warn=warn, mirror=mirror)
 
     def begin(self, references: list[Mapping[str, Any]]) -> None:
         """Write what does not depend on training: study.json, and reference_policies.csv with these rows."""
         self.store.describe(self.provenance)
         self.store.write_references(references)
         self._mirror_results()
-
-    def save_state(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Write a checkpoint; raises as `Checkpoints.save`."""
-        self._checkpoints.save(tensors, meta)
-
-    def clear_state(self) -> None:
-        """Remove the checkpoints, all of whose runs are finished."""
-        self._checkpoints.clear()
 
     def add_runs(self, runs: Mapping[RunKey, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Write the rows of finished runs: tables and row of runs.csv, as `ResultsStore.add_run` takes them."""

@@ -32,21 +32,14 @@ Result = TypeVar("Result")
 class Mirror:
     """Copies results and checkpoints in a thread of its own; failures never reach the training.
 
-    A failing operation is repeated after each of `delays` seconds, then the round is given up with one warning; further
+    A failing operation is repeated after each of RETRY_DELAYS, then the round is given up with one warning; further
     failures stay silent until a round has succeeded. What could not be copied is tried again at the next call.
     `warn` is called from that thread.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        warn: Callable[[str], None],
-        sleep: Callable[[float], None] = time.sleep,
-        delays: tuple[float, ...] = RETRY_DELAYS,
-    ):
+    def __init__(self, folder: Path, *, warn: Callable[[str], None]):
         """`folder` is made at the first copy."""
-        self.folder, self._warn, self._sleep, self._delays = folder, warn, sleep, delays
+        self.folder, self._warn = folder, warn
         self.generations = Generations(folder / CHECKPOINT)
         self._state = threading.Condition()  # guards all that follows
         self._waiting: dict[str, Callable[[], None]] = {}  # by file name, CLEARING or CHECKPOINT
@@ -95,11 +88,11 @@ class Mirror:
 
     def retrying(self, operation: Callable[[], Result]) -> Result:
         """Result of `operation`, repeated after each delay while it raises OSError; the last error is raised."""
-        for delay in self._delays:
+        for delay in RETRY_DELAYS:
             try:
                 return operation()
             except OSError:
-                self._sleep(delay)
+                time.sleep(delay)
         return operation()
 
     def _start(self) -> None:

@@ -85,7 +85,7 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     )
     with Interruption() as interruption, opened as study:
         keys = [RunKey(*key) for key in itertools.product(sorted(config.seeds), config.actor_lrs, config.critic_lrs)]
-        missing = [key for key in keys if key not in study.finished()]
+        missing = [key for key in keys if key not in study.store.finished()]
         print(
             f"{experiment.name} on {config.env}: {len(missing)} of {len(keys)} runs to train, "
             f"{config.episodes} episodes, {config.agents} agents, {runtime.device_name(device)}, {threads} threads"
@@ -120,15 +120,15 @@ def _train(
     interruption: Interruption,
 ) -> None:
     """Train the missing runs shard by shard, the one of the checkpoint first."""
-    state = study.load_state()
+    state = study.checkpoints.load()
     resumed = [RunKey(*key) for key in state[1]["runs"]] if state else []
-    stray = [key for key in resumed if key not in missing and key not in study.finished()]
+    stray = [key for key in resumed if key not in missing and key not in study.store.finished()]
     if stray:
         raise CheckpointError(
             f"{study.path}: holds a checkpoint of runs that were not asked for, {stray[0]} among them; "
             "allowed: the command that was interrupted, or --fresh"
         )
-    references = _references(config, study, sorted({key.seed for key in {*missing, *study.finished()}}))
+    references = _references(config, study, sorted({key.seed for key in {*missing, *study.store.finished()}}))
     untouched = [key for key in missing if key not in resumed]
     size = runs_per_shard(config, device, bytes_per_run(experiment, config))
     shards = [untouched[a : a + size] for a in range(0, len(untouched), size)]

@@ -132,7 +132,7 @@ class Shard:
         """Go on from a checkpoint of these runs, leaving out those that are finished already."""
         self.engine.load(tensors, meta["counters"])
         self.tracker.load(tensors, meta["tracker"])
-        finished = self.study.finished()
+        finished = self.study.store.finished()
         self._keep([i for i, record in enumerate(self.tracker.records) if record.key not in finished])
 
     def save(self) -> None:
@@ -141,7 +141,7 @@ class Shard:
         tracked, rows = self.tracker.state()
         keys = [astuple(record.key) for record in self.tracker.records]
         meta = {"runs": keys, "counters": self.engine.counters(), "tracker": rows}
-        self.study.save_state({**self.engine.state(), **tracked}, meta)
+        self.study.checkpoints.save({**self.engine.state(), **tracked}, meta)
 
     def train(self, title: str, interruption: Interruption) -> int:
         """Train to the end; returns the run-episodes done. Raises Interrupted once the state is saved."""
@@ -163,7 +163,7 @@ class Shard:
                 if time.monotonic() - saved_at >= 60.0 * self.config.checkpoint_minutes and self.tracker.records:
                     self._save_or_warn()
                     saved_at = time.monotonic()
-        self.study.clear_state()
+        self.study.checkpoints.clear()
         return done
 
     def _episode(self) -> None:
