@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -24,7 +25,7 @@ from bench_training import grid_keys  # noqa: E402
 from common.config import StudyConfig  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
 from common.study.checkpoint import Checkpoints  # noqa: E402
-from common.study.shard import ShardTrainer  # noqa: E402
+from common.study.shard import Shard  # noqa: E402
 
 
 def main() -> None:
@@ -35,18 +36,19 @@ def main() -> None:
     options = parser.parse_args()
     config = StudyConfig()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        checkpoints = Checkpoints(Path(folder) / "checkpoint", {}, {}, warn=print)
-        trainer = ShardTrainer(
-            Experiment("benchmark", ""), config, grid_keys(options.runs), torch.device("cpu"), None, {},
-            checkpoints=checkpoints,
+        study = {"experiment": "benchmark", "configuration": {}}
+        checkpoints = Checkpoints(Path(folder) / "checkpoint", study, {}, warn=print)
+        shard = Shard(
+            Experiment("benchmark", ""), config, grid_keys(options.runs), torch.device("cpu"),
+            SimpleNamespace(checkpoints=checkpoints), {},
         )  # fmt: skip
         for _ in range(3):
-            trainer.tracker.observe(trainer.learner.train_episode())
-        trainer.learner.episode = config.replay_capacity // 10  # all of the replay counts as filled
+            shard.tracker.observe(shard.engine.train_episode())
+        shard.engine._learner.episode = config.replay_capacity // 10  # all of the replay counts as filled
         saves = []
         for _ in range(3):
             start = time.perf_counter()
-            trainer.save()
+            shard.save()
             saves.append(time.perf_counter() - start)
         size = sum(path.stat().st_size for path in (Path(folder) / "checkpoint").iterdir())
         start = time.perf_counter()

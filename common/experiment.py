@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Experiment:
     """`description` is what --help begins with; whatever else is not given is the baseline's.
 
-    overrides: new defaults of fields of StudyConfig. actor, critic, algorithm: subclasses. config: a subclass of
-    StudyConfig with options of the experiment's own. ConfigError where one of these has a name of the engine's.
+    overrides: new defaults of options. actor, critic, algorithm: subclasses of the baseline's. config: a dataclass,
+    subclass of StudyConfig, with options of the experiment's own.
     """
 
     name: str
@@ -30,7 +30,8 @@ class Experiment:
     algorithm: type[Algorithm] | None = None
     config: type[StudyConfig] = StudyConfig
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """ConfigError where an option of its own has a name of the engine's, or an override is no option."""
         engine = {spec.name for spec in dataclasses.fields(StudyConfig)}
         own = [] if self.config is StudyConfig else list(vars(self.config).get("__annotations__", {}))
         for name in own:

@@ -7,6 +7,8 @@ critic_lr), so the bytes do not depend on which run ended first.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -20,6 +22,8 @@ from common.config import StudyConfig
 from common.recording import schema
 
 STUDY = "study.json"
+FORMAT = 2  # of results folders and checkpoints; raise it when what an older version left can no longer be continued
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what fsync answers where a file system has none
 
 
 class StoreError(Exception):
@@ -48,18 +52,95 @@ def _parse_key(line: str, file: Path) -> RunKey:
         ) from None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader, or a crash, sees the old file or the new one."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
+    """Replace `path` by `data`, whole or in pieces, so that a reader, or a crash, sees the old file or the new one.
+
+    The bytes, and then the rename, are on the disk when it returns. Raises OSError, also when bytes did not arrive.
+    """
     partial = path.with_name(f".{path.name}.partial")  # what a killed process leaves is overwritten
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            size = sum(file.write(piece) for piece in ([data] if isinstance(data, bytes) else data))
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
+        arrived = partial.stat().st_size
+        if arrived != size:
+            raise OSError(errno.EIO, f"{arrived} of {size} bytes arrived", str(path))
         os.replace(partial, path)
+        if os.name != "nt":  # where a folder can be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                _sync(folder)
+            finally:
+                os.close(folder)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in UNSUPPORTED:
+            raise
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], word: str = "asked") -> list[str]:
+    """Fields that differ, each as `name old there, new asked`; None stands for a field that is not there."""
+    names = dict.fromkeys((*there, *here))
+    return [f"{n} {there.get(n)} there, {here.get(n)} {word}" for n in names if there.get(n) != here.get(n)]
+
+
+def check_format(folder: Path, found: int, commit: str) -> None:
+    """StoreError if the results or checkpoint in `folder`, made by the code of `commit`, have another format."""
+    if found != FORMAT:
+        age = "an older" if found < FORMAT else "a newer"
+        raise StoreError(
+            f"{folder}: made by {age} version of this code (format {found}, commit {commit}); allowed: that version, "
+            "another folder, or --fresh, which moves it aside and starts over"
+        )
+
+
+def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What made the results in `folder` (study.json's `made_by`); nothing if there are none.
+
+    StoreError if they are not those of `study`, its `experiment` and `configuration`, or of another version of this
+    code. Raises OSError.
+    """
+    for long in (folder / (name + schema.COMPRESSED) for name in schema.LONG):
+        if long.exists():
+            raise StoreError(f"{long}: of a study in its recorded form, which is not trained on; allowed: another folder")
+    path = folder / STUDY
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if (folder / schema.RUNS).exists():
+            raise StoreError(f"{folder}: holds {schema.RUNS} but no {STUDY}; allowed: another folder") from None
+        return []
+    try:
+        there = json.loads(text)
+        made_by = list(there["made_by"])
+        # A field that is younger than the file had its default then.
+        old = {"experiment": there["experiment"], **StudyConfig().result_fields(), **there["configuration"]}
+        found = int(there.get("format", 1)), str(made_by[-1]["commit"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise StoreError(f"{path}: not a readable study description; allowed: another folder") from None
+    check_format(folder, *found)
+    differing = differences(old, {"experiment": study["experiment"], **study["configuration"]})
+    if differing:
+        raise StoreError(
+            f"{folder}: holds results of another configuration ({'; '.join(differing)}); "
+            "allowed: the same one, or another folder"
+        )
+    return made_by
+
+
+def finished_runs(folder: Path, study: Mapping[str, Any]) -> set[RunKey]:
+    """Runs of `study` whose rows are all in `folder`; raises as `check_study`."""
+    check_study(folder, study)
+    return set(RunTable(folder / schema.RUNS).lines)
 
 
 class RunTable:
@@ -69,9 +150,10 @@ class RunTable:
         """Read the file if it is there."""
         self.path, self.header = path, ""
         self.lines: dict[RunKey, list[str]] = {}
-        if not path.exists():
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
             return
-        text = path.read_text()
         if text and not text.endswith("\n"):
             raise StoreError(f"{path}: the last line is cut off; move {path.parent} aside and train again")
         self.header, *lines = text.splitlines() or [""]
@@ -114,9 +196,8 @@ class ResultsStore:
         """Open or prepare the folder; StoreError if it holds other results or cannot be written."""
         self.folder = folder
         self.study = {"experiment": experiment, "configuration": dict(configuration)}
-        self.made_by: list[dict[str, Any]] = []  # what has trained runs here: commit, versions, device
         try:
-            self._check_study()
+            self.made_by = check_study(folder, self.study)  # what has trained runs here: commit, versions, device
             self.tables = {name: RunTable(folder / name) for name in (*self.RUN_FILES, schema.RUNS)}
             self._check_runs()
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,34 +205,6 @@ class ResultsStore:
                 pass
         except (OSError, UnicodeDecodeError) as problem:
             raise StoreError(f"{folder}: cannot be used as a results folder ({problem})") from None
-
-    def _check_study(self) -> None:
-        for path in (self.folder / (name + schema.COMPRESSED) for name in schema.LONG):
-            if path.exists():
-                raise StoreError(
-                    f"{path}: of a study in its recorded form, which is not trained on; choose another --results-dir"
-                )
-        path = self.folder / STUDY
-        if not path.exists():
-            if (self.folder / schema.RUNS).exists():
-                raise StoreError(f"{self.folder}: holds {schema.RUNS} but no {STUDY}; choose another --results-dir")
-            return
-        try:
-            there = json.loads(path.read_text())
-            # A field that is younger than the file had its default then.
-            old = {"experiment": there["experiment"], **StudyConfig().result_fields(), **there["configuration"]}
-            self.made_by = list(there["made_by"])
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{path}: not a readable study description; choose another --results-dir") from None
-        new = {"experiment": self.study["experiment"], **self.study["configuration"]}
-        differing = [
-            f"{name} {old.get(name)} there, {new.get(name)} asked" for name in new if old.get(name) != new.get(name)
-        ]
-        if differing:
-            raise StoreError(
-                f"{self.folder}: holds results of another configuration ({'; '.join(differing)}); "
-                "allowed: the same one, or another --results-dir"
-            )
 
     def _check_runs(self) -> None:
         """Every finished run has rows in the files that have rows for every run."""
@@ -175,7 +228,7 @@ class ResultsStore:
         """Write study.json: what was run, and by what; earlier provenance that differs is kept."""
         if provenance not in self.made_by:
             self.made_by.append(dict(provenance))
-        text = json.dumps({**self.study, "made_by": self.made_by}, indent=2) + "\n"
+        text = json.dumps({"format": FORMAT, **self.study, "made_by": self.made_by}, indent=2) + "\n"
         write_atomically(self.folder / STUDY, text.encode())
 
     def add_run(

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from common.agents.inputs import EpisodeInputs
 from common.agents.learner import Learner, Part
+from common.agents.networks import PERSONAL_SIZE, Actor, Critic
 from common.agents.reports import EpisodeReport, RunKey
 from common.config import StudyConfig
 from common.environment.evaluation import Evaluation
+from common.environment.mec_env import STEPS
 from common.environment.records import joined
 from common.experiment import Experiment
 from common.training.episode_graph import Capture, EpisodeGraphs, capture_on_cuda
 from common.training.memory import free_bytes, shared_zeros
 from common.training.timer import PhaseTimer
-from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, NUMBERS_AT_ONCE, ROWS_AT_ONCE
+from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, MOST_RUNS_PER_SHARD, NUMBERS_AT_ONCE, ROWS_AT_ONCE
 from common.training.workers import Workers, worker_count
 
 
@@ -153,3 +155,20 @@ def _split(runs: slice, count: int) -> list[slice]:
     """Consecutive runs in `count` parts of about the same size."""
     edges = [runs.start + (runs.stop - runs.start) * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def bytes_per_run(experiment: Experiment, config: StudyConfig) -> int:
+    """Memory of one run: replay, and parameters with their moments, gradients and copies."""
+    actor, critic = (experiment.actor or Actor)(config), (experiment.critic or Critic)(config)
+    weights = [sum(x.numel() for x in network.parameters()) for network in (actor, critic)]
+    transitions = min(config.replay_capacity, config.episodes * STEPS)
+    numbers = transitions * config.agents * PERSONAL_SIZE * 1.1 + (weights[0] * config.agents + weights[1]) * 6
+    return int(numbers) * (8 if config.dtype == "float64" else 4)
+
+
+def runs_per_shard(experiment: Experiment, config: StudyConfig, device: torch.device) -> int:
+    """How many runs train together: as asked, or as fit into half of the free memory."""
+    if config.runs_per_shard:
+        return config.runs_per_shard
+    fitting = free_bytes(device) // (2 * bytes_per_run(experiment, config))
+    return max(1, min(MOST_RUNS_PER_SHARD[device.type], int(fitting)))

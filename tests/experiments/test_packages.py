@@ -38,8 +38,9 @@ def zips(repository: Path) -> dict[str, bytes]:
 
 def test_contents(repository: Path) -> None:
     assert sorted(zips(repository)) == [f"{name}_experiment.zip" for name in EXPERIMENTS]
-    shared = {"LICENSE", "docs/csv_columns.md", "requirements.txt", "common/COMMIT"}
-    shared |= {f"common/{path.relative_to(repository / 'common')}" for path in (repository / "common").rglob("*.py")}
+    shared = {"LICENSE", "requirements.txt", "common/COMMIT"}
+    shared |= {str(path.relative_to(repository)) for path in (repository / "common").rglob("*.py")}
+    shared |= {str(path.relative_to(repository)) for path in (repository / "docs").rglob("*.md")}
     commit = git(repository, "rev-parse", "HEAD")
     date = datetime.fromisoformat(DATE).timetuple()[:6]
     for name in EXPERIMENTS:

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import io
 import itertools
-import mmap
 import os
 import random
 import signal
@@ -20,21 +19,18 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
-from common.agents.learner import Learner
 from common.agents.reports import RunKey
 from common.config import parse_command_line
 from common.environment.reference_policies import ReferenceResult, evaluate_references
 from common.experiment import Experiment
-from common.recording.store import ResultsStore
-from common.study import checkpoint, runner, shard
-from common.study.mirror import Mirror
+from common.study import mirror, runner, shard
+from common.study.shard import Engine
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")
 EPISODES = 30
@@ -46,17 +42,6 @@ ARGUMENTS = (
 SAVED_EVERY = 4  # episodes; see Attempt._prepare
 DIVERGING = RunKey(1, 0.1, 0.01)  # gets a NaN before the episode below, so its shard goes on without it
 DIVERGES_AT = 15
-PHASES = {
-    # Label of a moment -> what runs then; the innermost counts.
-    "training": (shard.ShardTrainer, "train"),
-    "loading a checkpoint": (shard.ShardTrainer, "load"),
-    "verifying a checkpoint": (checkpoint.Checkpoints, "load"),
-    "saving a checkpoint": (checkpoint.Checkpoints, "save"),
-    "removing checkpoints": (checkpoint.Checkpoints, "clear"),
-    "writing CSV files": (ResultsStore, "write"),
-    "references": (runner, "_references"),
-    "reading results": (runner, "load_study"),
-}
 PATIENCE = 300.0  # seconds; a process that takes longer hangs
 
 Fault = Callable[[], None]
@@ -69,8 +54,6 @@ class Attempt:
         """Start it; `results` is the --results-dir, `arguments` come after the study's."""
         self._streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         self.code: int | None = None
-        self._phase = mmap.mmap(-1, 64)  # shared with the process
-        self._say("start-up")
         references()
         self.pid = os.fork()
         if self.pid == 0:
@@ -104,11 +87,6 @@ class Attempt:
         self.wait()
 
     @property
-    def phase(self) -> str:
-        """What it does now, or did at its end."""
-        return self._phase[:].rstrip(b"\0").decode()
-
-    @property
     def out(self) -> str:
         """What it has printed."""
         return self._printed(0)
@@ -120,9 +98,6 @@ class Attempt:
     def _printed(self, stream: int) -> str:
         descriptor = self._streams[stream].fileno()  # its position is the other process's too
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
-
-    def _say(self, phase: str) -> None:
-        self._phase[:] = phase.encode().ljust(64, b"\0")
 
     def _run(self, arguments: list[str], fault: Fault | None) -> None:
         code = 70
@@ -144,46 +119,35 @@ class Attempt:
             os._exit(code)
 
     def _prepare(self) -> None:
-        """Let an episode seem to take a second; leave out what takes long; say what is done; let one run diverge."""
+        """Let an episode seem to take a second; leave out what takes long; let one run diverge."""
         seconds = itertools.count()
         shard.time = SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter)
         runner.evaluate_references = lambda config, seeds: [found for found in references() if found.seed in seeds]
         runner.save_study_figures = lambda study: []
         runner.runtime.code_commit = lambda: "a test"
-        Mirror.__init__.__kwdefaults__["delays"] = (0.01,)
-        for phase, (owner, name) in PHASES.items():
-            setattr(owner, name, self._saying(phase, getattr(owner, name)))
+        mirror.RETRY_DELAYS = (0.01,)
         before_episode(DIVERGES_AT, poison, seed=DIVERGING.seed)
 
-    def _saying(self, phase: str, function: Callable) -> Callable:
-        @functools.wraps(function)
-        def call(*arguments: object, **options: object) -> object:
-            before = self.phase
-            self._say(phase)
-            result = function(*arguments, **options)
-            self._say(before)
-            return result
-
-        return call
-
-
-def before_episode(episode: int, action: Callable[[Learner], None], seed: int = 2) -> None:
+def before_episode(episode: int, action: Callable[[Engine], None], seed: int = 2) -> None:
     """A fault's building block: act before this episode of the shard that holds this seed."""
-    train_episode = Learner.train_episode
+    train_episode = Engine.train_episode
 
-    def train(learner: Learner, *arguments: object, **options: object) -> object:
-        if learner.episode == episode - 1 and learner.keys[0].seed == seed:
-            action(learner)
-        return train_episode(learner, *arguments, **options)
+    def train(engine: Engine, *arguments: object, **options: object) -> object:
+        if engine.episode == episode - 1 and engine.keys[0].seed == seed:
+            action(engine)
+        return train_episode(engine, *arguments, **options)
 
-    Learner.train_episode = train
+    Engine.train_episode = train
 
 
-def poison(learner: Learner) -> None:
-    """Give one run a NaN."""
-    if DIVERGING in learner.keys:
-        with torch.no_grad():
-            learner.critics.flat[learner.keys.index(DIVERGING)] = torch.nan
+def poison(engine: Engine, key: RunKey = DIVERGING) -> None:
+    """Put NaN into one run's critic."""
+    if key in engine.keys:
+        state = {name: tensor.clone() for name, tensor in engine.state().items()}
+        for name, tensor in state.items():
+            if name.startswith("critics.") and tensor.is_floating_point():
+                tensor[engine.keys.index(key)] = torch.nan
+        engine.load(state, engine.counters())
 
 
 def die(*_: object) -> None:
@@ -254,10 +218,10 @@ def check_ends(results: Path, *arguments: str) -> Attempt:
     return attempt
 
 
-def check_refused(results: Path, *arguments: str) -> str:
+def check_refused(results: Path, *arguments: str, fault: Fault | None = None) -> str:
     """One line, exit code 2, nothing changed; the line."""
     before = tree(results)
-    attempt = Attempt(results, *arguments)
+    attempt = Attempt(results, *arguments, fault=fault)
     assert attempt.end() == 2
     assert len(attempt.lines()) == 1, attempt.lines()
     assert tree(results) == before
@@ -275,33 +239,30 @@ def check_whole(folder: Path) -> None:
         assert all(keys.count(key) == 1 for key in keys), keys
 
 
-def survive(results: Path, kills: int, chance: random.Random) -> tuple[Counter[str], int, int]:
+def survive(results: Path, kills: int, chance: random.Random) -> tuple[int, int]:
     """Start the study, kill it at a random moment, start it again …, in a new folder when it ends before all kills.
 
-    Returns the kills by what they interrupted, the attempts and the studies. AssertionError if a study does not end
-    with the expected bytes.
+    Returns the number of attempts and of studies. AssertionError if a study does not end with the expected bytes.
     """
-    start = time.monotonic()
-    expected.cache_clear()
     expected()
+    start = time.monotonic()
+    assert Attempt(results / "whole").end() == 0
     longest = (time.monotonic() - start) / 12
-    phases: Counter[str] = Counter()
-    attempts = studies = 0
-    while phases.total() < kills:
+    killed = attempts = studies = 0
+    while killed < kills:
         studies += 1
         folder = results / f"study-{studies}"
         for attempt in iter(lambda: Attempt(folder), None):  # noqa: B023
             attempts += 1
-            limit = chance.uniform(0, longest) if phases.total() < kills else PATIENCE
-            attempt.wait(limit)
+            attempt.wait(chance.uniform(0, longest) if killed < kills else PATIENCE)
             attempt.kill()
             if attempt.code != -signal.SIGKILL:
                 break
-            phases[attempt.phase] += 1
+            killed += 1
             check_whole(study_folder(folder))
         assert attempt.end() == 0, attempt.lines()
         check_ended(folder)
-    return phases, attempts, studies
+    return attempts, studies
 
 
 @contextlib.contextmanager

