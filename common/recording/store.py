@@ -111,7 +111,7 @@ def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     for long in (folder / (name + schema.COMPRESSED) for name in schema.LONG):
         if long.exists():
-            raise StoreError(f"{long}: of a study in its recorded form, which is not trained on; allowed: another folder")
+            raise StoreError(f"{long}: a study in its recorded form is not trained on; allowed: another folder")
     path = folder / STUDY
     try:
         text = path.read_text()
