@@ -5,16 +5,16 @@ Float32 on the CPU with a fixed number of threads, as the studies run. Equality 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-
 import pytest
 import torch
-from helpers import cpu_threads, grid, make_learner, variant
+from helpers import cpu_threads, grid, make_learner
+from torch import Tensor
+from training.history import History, copy_of, named_tensors, same_bits
 
-from common.agents.learner import Learner
-from common.agents.reports import EpisodeReport, RunKey
-from common.environment.records import TensorRecord
+from common.agents.algorithm import Algorithm
+from common.agents.networks import Actor, Critic
+from common.agents.reports import RunKey
+from common.experiment import Experiment
 
 FULL: dict[str, object] = {"episodes": 20}
 ODD: dict[str, object] = {"agents": 13, "batch_size": 17, "episodes": 100, "eval_episodes": 2}
@@ -23,79 +23,92 @@ SEQUENTIAL: dict[str, object] = {**SMALL, "actor_update": "sequential"}
 SOFT: dict[str, object] = {**SMALL, "tau": 0.3, "clip_norm": 0.5, "updates_per_episode": 2, "env": "interior"}
 # Widths that leave most matrices of a stack off the cache lines.
 UNALIGNED: dict[str, object] = {**ODD, "actor_hidden": (21, 9), "critic_hidden": (37, 19)}
-VARIANTS = ("fullnorm", "adaptive_scaling", "layernorm")
 
 
-def named_tensors(record: TensorRecord, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a report and of the records in it; none may be missing."""
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, torch.Tensor):
-            yield prefix + field.name, value
-        elif isinstance(value, TensorRecord):
-            yield from named_tensors(value, f"{prefix}{field.name}.")
-        elif isinstance(value, dict):
-            yield from ((f"{prefix}{field.name}.{name}", tensor) for name, tensor in value.items())
+class SmoothActor(Actor):
+    """Elementwise, so it is run on stacked tensors as they are."""
+
+    def activation(self, x: Tensor, layer: int) -> Tensor:
+        return torch.nn.functional.silu(x)
 
 
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal in every bit, so that NaN equals itself and 0 does not equal -0."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    if one.is_floating_point():
-        one, other = (x.contiguous().view(bits[x.element_size()]) for x in (one, other))
-    return torch.equal(one, other)
+class RelativeActor(Actor):
+    """Looks like an elementwise function, but each network has a mean of its own."""
+
+    def activation(self, x: Tensor, layer: int) -> Tensor:
+        return torch.relu(x - 0.1 * x.mean())
 
 
-class History:
-    """What each run of a learner did, by key: the reports of its episodes, and its state at the end."""
+class TwoHeadedCritic(Critic):
+    """Two values per row."""
 
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.numbers: dict[RunKey, dict[str, torch.Tensor]] = {}
+    def __init__(self, config):
+        super().__init__(config)
+        self.second = torch.nn.Linear(self.sizes[-2], 1)
 
-    def add(self, learner: Learner, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
-        for name, value in tensors:
-            for run, key in enumerate(learner.keys):
-                numbers = self.numbers.setdefault(key, {})
-                assert name not in numbers
-                numbers[name] = value[run].clone()
-
-    def train(self, learner: Learner, episodes: int, evaluate: bool = False, details: bool = True) -> History:
-        """Train so many episodes more, with the state at their end."""
-        for _ in range(episodes):
-            report = learner.train_episode(details)
-            self.add(learner, named_tensors(report, f"episode {report.episode}, "))
-            if evaluate:
-                learner.evaluate()
-        self.add(learner, ((f"episode {learner.episode}, {name}", x) for name, x in learner.state().items()))
-        return self
-
-    def check(self, keys: list[RunKey], other: History, only_common: bool = False) -> None:
-        """The runs `keys` did the same, bit by bit, in this history and in the other."""
-        for key in keys:
-            mine, its = self.numbers[key], other.numbers[key]
-            names = [name for name in mine if name in its]
-            assert only_common or mine.keys() == its.keys()
-            different = [name for name in names if not same_bits(mine[name], its[name])]
-            assert names and not different, f"{key}: {len(different)} of {len(names)} differ: {different[:5]}"
+    def values(self, joint: Tensor, personal: Tensor) -> Tensor:
+        x = self.activation(self.fc1.add(joint, "personal", personal), 1)
+        for i in range(2, self.depth):
+            x = self.activation(self.layer(i)(x), i)
+        return torch.cat((self.layer(self.depth)(x), self.second(x)), dim=-1)
 
 
-def history(keys: list[RunKey], episodes: int, options: dict[str, object], dense: bool | None = None) -> History:
-    return History().train(make_learner(keys, dense, **options), episodes)
+class Normalising(Algorithm):
+    """Remembers the size of the rewards, draws noise for the target actions, follows a part of ∂Q/∂a."""
+
+    target_noise = True
+
+    def run_state(self) -> dict[str, float]:
+        return {"size": 1.0}
+
+    def observe_rewards(self, run_state: dict[str, Tensor], rewards: Tensor) -> None:
+        run_state["size"].mul_(0.9).add_(rewards.abs().double().mean(1), alpha=0.1)
+
+    def reward(self, run_state: dict[str, Tensor], rewards: Tensor) -> Tensor:
+        return rewards / run_state["size"].unsqueeze(1)
+
+    def target_action(self, actions: Tensor, z: Tensor, noise: Tensor | None) -> Tensor:
+        return (actions + 0.1 * noise.clamp(-1.0, 1.0)).clamp(-1.0, 1.0)
+
+    def value(self, q: Tensor) -> Tensor:
+        return q.amin(-1)
+
+    def action_gradient(self, dq_da: Tensor, z: Tensor, actions: Tensor) -> Tensor:
+        return dq_da * torch.where(dq_da > 0, 1 - actions, 1 + actions) / 2
+
+    def actor_due(self, update: int) -> bool:
+        return update % 2 == 0
+
+
+VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
+    "fullnorm": ("fullnorm", {}),
+    "adaptive_scaling": ("adaptive_scaling", {}),
+    "layernorm": ("layernorm", {}),
+    "input_norm": ("input_norm", {"debiased": True}),
+    "smooth": (Experiment("smooth", "", actor=SmoothActor), {}),
+    "relative": (Experiment("relative", "", actor=RelativeActor), {}),
+    "rules": (Experiment("rules", "", critic=TwoHeadedCritic, algorithm=Normalising), {}),
+}
+WITH_BUFFERS = {"fullnorm", "adaptive_scaling", "input_norm"}
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+
+def history(
+    keys: list[RunKey], episodes: int, options: dict[str, object], dense: bool | None = None, name: str = ""
+) -> History:
+    experiment, own = VARIANTS.get(name, ("baseline", {}))
+    return History().train(make_learner(keys, dense, experiment, **{**options, **own}), episodes)
 
 
 def test_reports_and_states_are_complete() -> None:
     """The comparisons below do see weights, moments, replay, returns and details, and these do change."""
     keys = grid(1)[:2]
-    learner = make_learner(keys, **SMALL)
-    numbers = History().train(learner, 3).numbers[keys[0]]
+    numbers = History().train(make_learner(keys, **SMALL), 3).numbers[keys[0]]
     seen = {name.partition(", ")[2] for name in numbers if name.startswith("episode 3")}
     assert {
-        "training_return", "step.changed", "step.gradient_alive", "actors.flat", "actors.first", "actors.second",
-        "critics.flat", "replay.priorities", "replay.states", "details.actor_gradients", "details.critic_updates",
-        "details.action_slope", "details.pre_activations",
+        "training_return", "step.changed", "step.gradient_alive", "actors.parameters", "actors.exp_avg",
+        "actors.exp_avg_sq", "critics.parameters", "replay.priorities", "replay.states", "details.actor_gradients",
+        "details.critic_updates", "details.dq_da", "details.pre_activations", "details.z_after",
     } <= seen  # fmt: skip
     assert all(value.isfinite().all() for value in numbers.values())
     assert numbers["episode 3, step.changed"].all()
@@ -136,7 +149,7 @@ def test_odd_size_alone_in_a_grid_and_in_parts_of_it(
             history(part, episodes, options).check(part, together)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@variants
 @pytest.mark.parametrize(
     ("options", "episodes", "dense"),
     [(UNALIGNED, 6, False), (UNALIGNED, 4, True), (SEQUENTIAL, 4, False)],
@@ -146,25 +159,37 @@ def test_odd_size_alone_in_a_grid_and_in_parts_of_it(
 def test_variants_alone_in_a_grid_and_in_parts_of_it(
     name: str, options: dict[str, object], episodes: int, dense: bool, threads: int
 ) -> None:
-    """What a variant observes, and its measures, are as independent of the other runs as the weights."""
-    keys, options = grid(1, 2)[::5], {**options, **variant(name)}
+    """What a variant observes, measures and remembers is as independent of the other runs as the weights."""
+    keys = grid(1, 2)[::5]
+    episodes = max(3, episodes // threads)
     with cpu_threads(threads):
-        together = history(keys, episodes // threads, options, dense)
+        together = history(keys, episodes, options, dense, name)
         for part in (keys[:1], keys[2:5], keys[6:]):
-            history(part, episodes // threads, options, dense).check(part, together)
+            history(part, episodes, options, dense, name).check(part, together)
     numbers = together.numbers[keys[0]]
-    assert (f"episode {episodes // threads}, actors.statistics" in numbers) == (name != "layernorm")
-    assert any("details.extras." in key for key in numbers) == (name != "fullnorm")
+    assert (f"episode {episodes}, actors.buffers" in numbers) == (name in WITH_BUFFERS)
+    assert (f"episode {episodes}, algorithm.size" in numbers) == (name == "rules")
+    assert any("details.extras." in key for key in numbers) == (name in ("adaptive_scaling", "layernorm"))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", ["fullnorm", "adaptive_scaling", "layernorm", "smooth"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_full_size_variant_alone_and_in_a_grid(name: str, threads: int) -> None:
     """50 agents, batch 64, hidden layers as in the studies."""
-    keys, options = grid(42)[::4], {**FULL, **variant(name)}
+    keys = grid(42)[::4]
     with cpu_threads(threads):
-        together = history(keys, 3, options)
-        history(keys[2:3], 3, options).check(keys[2:3], together)
+        together = history(keys, 3, FULL, name=name)
+        history(keys[2:3], 3, FULL, name=name).check(keys[2:3], together)
+
+
+def test_which_networks_run_stacked() -> None:
+    """Where it may be, a stack runs as it is; where it may not, whatever it looks like, by vmap."""
+    expected = {"smooth": True, "relative": False, "layernorm": False, "adaptive_scaling": False, "rules": True}
+    for name, stacked in expected.items():
+        experiment, own = VARIANTS[name]
+        learner = make_learner(grid(1)[:2], None, experiment, **{**SMALL, **own})
+        states = torch.zeros(26, 1, 7)
+        assert learner.actors._stacks_by_itself("forward", (states,)) == stacked, name
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -200,17 +225,20 @@ def test_dropping_runs_leaves_the_others_alone(options: dict[str, object], episo
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", VARIANTS)
-def test_dropping_runs_leaves_the_others_alone_in_variants(name: str) -> None:
-    keys, options = grid(1, 2)[::4], {**SOFT, **variant(name)}
-    undisturbed, thinned = (History() for _ in range(2))
-    learners = [make_learner(keys, **options) for _ in range(2)]
-    for record, learner in zip((undisturbed, thinned), learners, strict=True):
-        record.train(learner, 4)
-    learners[1].keep([1, 4, 7])
-    for record, learner in zip((undisturbed, thinned), learners, strict=True):
-        record.train(learner, 4)
-    thinned.check([keys[1], keys[4], keys[7]], undisturbed)
+@variants
+def test_variants_thinned_and_resumed(name: str) -> None:
+    """Buffers and what an algorithm remembers come along."""
+    keys, (experiment, own) = grid(1, 2)[::4], VARIANTS[name]
+    options = {**SOFT, **own, "updates_per_episode": 1}  # with steps that are not due on both sides of the cut
+    undisturbed, thinned = (make_learner(keys, None, experiment, **options) for _ in range(2))
+    for learner in (undisturbed, thinned):
+        History().train(learner, 4)
+    thinned.keep([1, 4, 7])
+    resumed = make_learner(thinned.keys, None, experiment, **options)
+    resumed.load(copy_of(thinned), thinned.counters())
+    expected = History().train(undisturbed, 4)
+    for learner in (thinned, resumed):
+        History().train(learner, 4).check([keys[1], keys[4], keys[7]], expected)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -220,27 +248,14 @@ def test_a_resumed_learner_goes_on_as_if_nothing_had_happened(options: dict[str,
     keys, options = grid(1, 2)[::3], {**options, "replay_capacity": 50}
     learner = make_learner(keys, **options)
     History().train(learner, 8)
-    saved = {name: value.clone() for name, value in learner.state().items()}
-    episode, updates = learner.episode, learner.updates
+    saved, counters = copy_of(learner), learner.counters()
     expected = History().train(learner, 8)
 
     resumed = make_learner(keys, **options)
-    resumed.load(saved, episode, updates)
+    resumed.load(saved, counters)
     History().train(resumed, 8).check(keys, expected)
     for name, value in learner.state().items():
         assert not same_bits(value, saved[name]), f"{name} had nothing to change"
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_a_part_of_a_learner_resumes_alone() -> None:
-    """A state cut down to some runs resumes in a learner of those, as a shard of another size does."""
-    keys = grid(3)
-    learner = make_learner(keys, **SMALL)
-    History().train(learner, 6)
-    resumed = make_learner(keys[4:9], **SMALL)
-    part = {name: value[4:9].clone() for name, value in learner.state().items()}
-    resumed.load(part, learner.episode, learner.updates)
-    History().train(resumed, 6).check(keys[4:9], History().train(learner, 6))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -261,12 +276,11 @@ def test_evaluations_are_independent_too() -> None:
     keys = grid(1, 2)
     learner = make_learner(keys, **SMALL)
     History().train(learner, 5)
-    before = {name: value.clone() for name, value in learner.state().items()}
+    before = copy_of(learner)
     first, second = learner.evaluate(), learner.evaluate()
     assert all(same_bits(value, before[name]) for name, value in learner.state().items())
-    together = History()
+    together, again = History(), History()
     together.add(learner, named_tensors(first))
-    again = History()
     again.add(learner, named_tensors(second))
     again.check(keys, together)
     for part in (keys[:1], keys[10:20]):
@@ -280,7 +294,6 @@ def test_a_report_without_training_has_no_step() -> None:
     """Training starts with the second episode."""
     learner = make_learner(grid(1)[:1], **SMALL)
     before = learner.actors.flat.clone()
-    reports: list[EpisodeReport] = [learner.train_episode(details=True)]
-    assert reports[0].step is None and torch.equal(learner.actors.flat, before)
-    reports.append(learner.train_episode(details=True))
-    assert reports[1].step is not None and not torch.equal(learner.actors.flat, before)
+    first, second = (learner.train_episode(details=True) for _ in range(2))
+    assert first.step is None and first.details is None
+    assert second.step.changed.all() and not torch.equal(learner.actors.flat, before)
