@@ -1,6 +1,6 @@
 """The published algorithm as it is usually written: one network object per agent, loops over agents.
 
-Numerically the naive reference of tests/naive_learner.py (a test compares them), but with one critic call per
+Numerically the naive reference of tests/reference/naive_learner.py (a test compares them), but with one critic call per
 batch instead of one per row, so that the speed ratio of the benchmark is against code people really run. Every
 critic row carries its whole joint input, as in the published implementation. In shapes: N agents, B samples.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from reference.naive_learner import NaiveRun, Transition, as_weights  # noqa: E402
+from reference.naive_learner import NaiveRun, Transition, naive_choose  # noqa: E402
 
 
 class PublishedStyleRun(NaiveRun):
@@ -36,7 +36,15 @@ class PublishedStyleRun(NaiveRun):
         own = torch.cat((states, actions), dim=2)
         rows = torch.cat((joint.unsqueeze(1).expand(-1, size, -1), own), dim=2)
         zero = torch.cat((joint, torch.zeros(len(joint), own.shape[2], dtype=self.dtype)), dim=1)
-        return critic(rows)[..., 0], critic(zero)[..., 0]
+        return self.whole_rows(critic, rows), self.whole_rows(critic, zero)
+
+    @staticmethod
+    def whole_rows(critic: nn.Module, rows: Tensor) -> Tensor:
+        """Q (…) of whole critic rows (…, 10 N + 10), as one plain network computes it."""
+        first = critic.fc1
+        weight = torch.cat((first.states, first.actions, first.personal), dim=1)
+        hidden = torch.relu(critic.fc2(torch.relu(nn.functional.linear(rows, weight, first.bias))))
+        return critic.fc3(hidden)[..., 0]
 
     def best_of_batch(self, critic: nn.Module, states: Tensor, actions: Tensor) -> Tensor:
         """Largest Q over the proposing agents, or of the zero row if there are none, (B,)."""
@@ -51,11 +59,9 @@ class PublishedStyleRun(NaiveRun):
 
     def decide(self, state: np.ndarray, action: np.ndarray, random_order: np.ndarray | None) -> np.ndarray:
         """As the naive run, with one critic call for all agents."""
-        from reference.naive_learner import naive_choose
-
         with torch.no_grad():
             scores = self.all_rows(self.critic, self.tensor(state[None]), self.tensor(action[None]))[0][0].tolist()
-        return naive_choose(action[:, 0] >= 0, state[:, 3], scores, self.channels, random_order)
+        return naive_choose(action[:, 0] >= 0, state[:, 3], scores, self.config.channels, random_order)
 
     def batch_errors(self, batch: Sequence[Transition]) -> tuple[Tensor, Tensor, Tensor]:
         """Values of all rows (B, N + 1), which of them count, and TD targets (B, 1)."""
@@ -76,16 +82,15 @@ class PublishedStyleRun(NaiveRun):
             values, rows, target = self.batch_errors([transition])
             self.put(transition, (float(((values - target).square() * rows).sum()) + 0.01) ** 0.6)
 
-    def critic_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
+    def critic_step(self, batch: Sequence[Transition], is_weight: np.ndarray, due: bool = True) -> dict[str, Any]:
         """As the naive run, on the whole batch at once."""
         values, rows, target = self.batch_errors(batch)
         errors = torch.where(rows, values - target, 0.0)
         weighted = self.tensor(is_weight).unsqueeze(1) * errors
         loss = weighted.square().sum() / rows.sum()
-        gradient = torch.autograd.grad(loss, [*self.critic.parameters()])
-        self.step(self.critic, self.critic_optimizer, gradient)
+        gradient = self.step(self.critic, self.critic_optimizer, loss)
         report = {"td_error_sq_sum": errors.detach().square().sum(1).numpy(), "critic_loss": loss.item()}
-        return report | {"critic_gradient": as_weights(gradient)}
+        return report | {"critic_gradient": gradient}
 
     def actor_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
         """Agents in turn, each against the actors already stepped, every row of the batch scored again."""
@@ -97,9 +102,8 @@ class PublishedStyleRun(NaiveRun):
             policy = actions.clone()
             policy[:, i] = torch.tanh(actor(states[:, i]))
             loss = -(weights * self.best_of_batch(self.critic, states, policy)).mean()
-            gradients.append(torch.autograd.grad(loss, [*actor.parameters()]))
-            self.step(actor, self.actor_optimizers[i], gradients[-1])
+            gradients.append(self.step(actor, self.actor_optimizers[i], loss))
             with torch.no_grad():
                 actions[:, i] = torch.tanh(actor(states[:, i]))
             losses.append(loss.item())
-        return {"actor_loss": losses[0], "actor_gradients": [as_weights(g) for g in gradients]}
+        return {"actor_loss": losses[0], "actor_gradients": gradients}

@@ -73,3 +73,10 @@ def critic_weights(learner: Learner, run: int, target: bool = False) -> Weights:
 def _weights(bank: Bank, run: int, target: bool) -> Weights:
     tensors = bank.tensors(slice(run, run + 1), target=target)
     return {name: tensors[name].detach().numpy().copy() for name in bank.layout.shapes}
+
+
+def start_of(learner: Learner, run: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """Tensors of every actor and of the critic of one run, as a naive run starts from them."""
+    whole = learner.actors.tensors(slice(run, run + 1))
+    actors = [{name: x[i].clone() for name, x in whole.items()} for i in range(learner.config.agents)]
+    return actors, {name: x[0].clone() for name, x in learner.critics.tensors(slice(run, run + 1)).items()}

@@ -1,7 +1,8 @@
 """The fast learner against the naive one: the same weights, returns and priorities, episode after episode.
 
-Two runs with seeds and learning rates of their own train in one learner; each must follow a naive run that
-starts from the same weights and sees the same draws. Every experiment's networks are followed like the baseline's.
+Two runs with seeds and learning rates of their own train in one learner; each must follow a naive run that starts from
+the same weights and sees the same draws. Every experiment is followed like the baseline, also one written tomorrow:
+both learners run its own modules and rules.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from agents.plain_networks import by_kind, plain_networks
-from common.agents.stacked import StackedNetworks
-from helpers import Weights, actor_weights, critic_weights, experiments, make_learner, variant
-from reference.naive_learner import NaiveNetwork, NaiveRun, weights_of
+from helpers import actor_weights, experiments, make_learner, start_of
+from reference.naive_learner import NaiveRun
 
 from common.agents.learner import Learner
 from common.agents.reports import RunKey, StepDetails
+from common.experiment import Experiment
 
 KEYS = [RunKey(42, 1e-3, 1e-2), RunKey(43, 1e-2, 1e-3)]
 AGENTS, BATCH, EPISODES = 12, 8, 21
@@ -93,38 +93,24 @@ class CountingRun(NaiveRun):
         return accepted
 
 
-def all_options(case: Case) -> dict[str, object]:
-    return SMALL | variant(case.experiment) | case.options
-
-
-def fast_learner(case: Case) -> Learner:
+def fast_learner(case: Case, experiment: str | Experiment) -> Learner:
     learner = make_learner(
-        KEYS, case.dense, env=case.env, agents=case.agents, channels=case.channels, batch_size=case.batch, tau=case.tau,
-        actor_update=case.actor_update, dtype="float64", episodes=200, eval_episodes=1, **all_options(case),
+        KEYS, case.dense, experiment, env=case.env, agents=case.agents, channels=case.channels,
+        batch_size=case.batch, tau=case.tau, actor_update=case.actor_update, dtype="float64", episodes=200,
+        eval_episodes=1, **SMALL | case.options,
     )  # fmt: skip
-    for target in (False, True):
-        # Without a separate target both views are the same numbers, which must be moved once.
-        if not target or learner.actors.target is not None:
-            learner.actors.views(slice(None), target=target)["fc3.bias"][:, 0] += case.bias
+    bank = learner.actors
+    for flat in [bank.flat] + ([] if bank.target is None else [bank.target]):
+        bank.layout.views(flat)["fc3.bias"][:, 0] += case.bias
     learner.episode = case.start
     return learner
 
 
-def naive_runs(case: Case, learner: Learner) -> list[CountingRun]:
-    runs, options = [], all_options(case)
-    del options["actor_class"], options["critic_class"]
-    actor_network, critic_network = plain_networks(case.experiment)
+def naive_runs(learner: Learner, experiment: str | Experiment) -> list[CountingRun]:
+    own = experiments()[experiment] if isinstance(experiment, str) else experiment
+    runs = []
     for run, key in enumerate(KEYS):
-        actors = actor_weights(learner, run)
-        runs.append(
-            CountingRun(
-                preset=case.env, seed=key.seed, agents=case.agents, channels=case.channels, batch_size=case.batch,
-                actor_lr=key.actor_lr, critic_lr=key.critic_lr, actor_update=case.actor_update, tau=case.tau,
-                actor_weights=[{name: actors[name][i] for name in actors} for i in range(case.agents)],
-                critic_weights=critic_weights(learner, run), actor_network=actor_network,
-                critic_network=critic_network, **options,
-            )
-        )  # fmt: skip
+        runs.append(CountingRun(own, learner.config, key, start_of(learner, run)))
     return runs
 
 
@@ -132,47 +118,36 @@ def close(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float, wh
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol, err_msg=what)
 
 
-def close_weights(actual: Weights, expected: Weights, what: str) -> None:
-    """Equal to 1e-7; weights are of size 1e-1 and steps of 1e-3 or 1e-2, so 1e-10 only excuses those near zero."""
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        close(actual[name], expected[name], 1e-7, 1e-10, f"{what} {name}")
-
-
-def stacked(weights: list[Weights]) -> Weights:
-    return {name: np.stack([w[name] for w in weights]) for name in weights[0]}
-
-
-def compare_weights(learner: Learner, run: int, naive: NaiveRun) -> None:
-    close_weights(actor_weights(learner, run), stacked(naive.actor_weights()), "actor")
-    close_weights(critic_weights(learner, run), naive.critic_weights(), "critic")
-    target = stacked([weights_of(actor) for actor in naive.target_actors])
-    close_weights(actor_weights(learner, run, target=True), target, "target actor")
-    close_weights(critic_weights(learner, run, target=True), weights_of(naive.target_critic), "target critic")
-
-
-def compare_statistics(networks: StackedNetworks, run: int, naive: list[NaiveNetwork]) -> None:
-    """What networks have observed, each against the buffers of a naive one."""
-    for member, net in enumerate(naive):
-        views = networks.views(slice(run, run + 1), slice(member, member + 1))
-        mine = by_kind((spec.name, views[spec.name][0]) for spec in networks.network.statistics.specs)
-        its = by_kind(net.named_buffers())
-        assert mine.keys() == its.keys()
-        for kind in its:
-            close(mine[kind].numpy(), its[kind].numpy(), 1e-8, 1e-12, f"{kind} of {networks.network.name} {member}")
+def compare_networks(bank: Bank, run: int, online: list[torch.nn.Module], target: list[torch.nn.Module]) -> None:
+    """Weights, and what was observed; weights are of size 1e-1, so the absolute bound only excuses those near zero."""
+    for naive, is_target in ((online, False), (target, True)):
+        mine = bank.tensors(slice(run, run + 1), target=is_target)
+        for member, net in enumerate(naive):
+            its = net.state_dict()
+            assert mine.keys() == its.keys()
+            for name, x in its.items():
+                close(mine[name][member].numpy(), x.numpy(), 1e-7, 1e-10, f"{name} of {type(net).__name__} {member}")
 
 
 def compare_gradients(learner: Learner, details: StepDetails, run: int, naive: NaiveRun) -> None:
     """Gradient norms by layer before clipping, as logged, against those of the naive run's last step."""
     report = naive.last_reports[-1]
-    gradients, critic = stacked(report["actor_gradients"]), report["critic_gradient"]
-    for i, layer in enumerate(learner.actors.layout.layers):
-        flat = [gradients[f"{layer}.{kind}"].reshape(naive.agents, -1) for kind in ("weight", "bias")]
-        norms = np.linalg.norm(np.concatenate(flat, axis=1), axis=1)
-        close(details.actor_gradients[run, :, i].numpy(), norms, 1e-6, 1e-15, f"gradient of actor layer {layer}")
-    for i, layer in enumerate(learner.critics.layout.layers):
-        norm = np.linalg.norm(np.concatenate([critic[f"{layer}.{kind}"].ravel() for kind in ("weight", "bias")]))
-        close(details.critic_gradients[run, i].numpy(), norm, 1e-6, 0, f"gradient of critic layer {layer}")
+    if "actor_gradients" in report:
+        logged = details.actor_gradients[run].numpy()
+        for agent, gradient in enumerate(report["actor_gradients"]):
+            close(logged[agent], layer_norms(gradient), 1e-6, 1e-15, f"gradient of actor {agent}")
+    else:
+        assert details.actor_gradients[run].isnan().all()
+    if "critic_gradient" in report:
+        close(details.critic_gradients[run].numpy(), layer_norms(report["critic_gradient"]), 1e-6, 0, "of the critic")
+
+
+def layer_norms(gradient: dict[str, torch.Tensor]) -> np.ndarray:
+    """L2 norms of the layers' gradients, in order."""
+    layers = {name.rpartition(".")[0] or name: [] for name in gradient}
+    for name, x in gradient.items():
+        layers[name.rpartition(".")[0] or name].append(x.reshape(-1))
+    return np.array([torch.cat(parts).norm().item() for parts in layers.values()])
 
 
 def stored_priorities(learner: Learner, run: int) -> np.ndarray:
@@ -183,8 +158,13 @@ def stored_priorities(learner: Learner, run: int) -> np.ndarray:
 @pytest.mark.parametrize("name", [*CASES, *VARIANTS])
 def test_follows_the_naive_learner(name: str) -> None:
     case = (CASES | VARIANTS)[name]
-    learner = fast_learner(case)
-    naive = naive_runs(case, learner)
+    follow(case, case.experiment, name in CASES)
+
+
+def follow(case: Case, experiment: str | Experiment, rich: bool = False, must_move: bool = True) -> Learner:
+    """Train both side by side; `rich` asks for the situations that the case is there for."""
+    learner = fast_learner(case, experiment)
+    naive = naive_runs(learner, experiment)
     initial = [actor_weights(learner, run) for run in range(len(KEYS))]
     proposed, clipped = [], []
     for episode in range(case.start + 1, case.start + case.episodes + 1):
@@ -192,9 +172,10 @@ def test_follows_the_naive_learner(name: str) -> None:
         for run, reference in enumerate(naive):
             expected = reference.episode(episode)
             close(report.training_return[run].item(), expected, 1e-9, 0, f"return of run {run}, episode {episode}")
-            compare_weights(learner, run, reference)
-            compare_statistics(learner.actors, run, reference.actors)
-            compare_statistics(learner.critics, run, [reference.critic])
+            compare_networks(learner.actors, run, reference.actors, reference.target_actors)
+            compare_networks(learner.critics, run, [reference.critic], [reference.target_critic])
+            for kind, x in reference.run_state.items():
+                close(learner.run_state[kind][run].numpy(), x[0].numpy(), 1e-9, 0, kind)
             close(stored_priorities(learner, run), reference.priorities, 1e-6, 0, "priorities")
             if report.details is not None:
                 compare_gradients(learner, report.details, run, reference)
@@ -205,11 +186,12 @@ def test_follows_the_naive_learner(name: str) -> None:
                 (report.details.actor_clipped < 0.999 * report.details.actor_gradients.norm(dim=-1)).any().item(),
             ])
 
-    for run, before in enumerate(initial):
+    for run, before in enumerate(initial if must_move else ()):
         for parameter, values in actor_weights(learner, run).items():
             assert (values != before[parameter]).reshape(case.agents, -1).any(1).all(), f"{parameter} never changed"
-    if name in CASES:
+    if rich:
         data_has_what_its_case_says(case, torch.stack(proposed), np.array(clipped), naive)
+    return learner
 
 
 def data_has_what_its_case_says(

@@ -258,12 +258,12 @@ class NaiveRun:
         state = naive_state(self.world, self.world[1], draws.tasks[0])
         steps: list[Transition] = []
         for t in range(STEPS):
-            for i, actor in enumerate(self.actors):
-                actor.observe(self.tensor(state[i : i + 1]))
             with torch.no_grad():
+                for i, actor in enumerate(self.actors):
+                    actor.observe(self.tensor(state[i : i + 1]))
                 action = self.noisy(*self.policy(self.actors, state), draws.noise[t], epsilon).numpy()
-            own = np.concatenate([state, action], axis=1)
-            self.critic.observe(*(self.tensor(x) for x in (state.reshape(1, -1), action.reshape(1, -1), own)))
+                own = np.concatenate([state, action], axis=1)
+                self.critic.observe(*(self.tensor(x) for x in (state.reshape(1, -1), action.reshape(1, -1), own)))
             self.share_observations()
             accepted = self.decide(state, action, draws.order[t] if draws.coin[t] < epsilon else None)
             alpha, rho = (0.01 + 0.99 * (action[:, column] + 1) / 2 for column in (1, 2))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from reference.naive_learner import WEIGHT_NAMES, NaiveRun, Transition, Weights, naive_choose, naive_queue, naive_step
+import torch
+from helpers import experiments, make_learner, start_of
+from reference.naive_learner import NaiveRun, Transition, naive_choose, naive_queue, naive_step
+
+from common.agents.reports import RunKey
+from common.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", ROOT / ".." / "shared" / "golden"))
 RTOL = 1e-9
+WEIGHT_NAMES = [f"fc{layer}.{kind}" for layer in (1, 2, 3) for kind in ("weight", "bias")]
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -26,15 +31,24 @@ def golden(name: str) -> dict[str, np.ndarray]:
 def golden_run(arrays: dict[str, np.ndarray], actor_update: str) -> NaiveRun:
     """A run with the recorded networks, batch shape and learning rates."""
     batch_size, agents, _ = arrays["state"].shape
-    return NaiveRun(
-        preset="scaled", seed=0, agents=agents, channels=10, batch_size=batch_size, actor_update=actor_update,
-        tau=1.0, gamma=float(arrays["gamma"]), actor_lr=float(arrays["actor_lr"]),
-        critic_lr=float(arrays["critic_lr"]),
-        actor_hidden=(arrays["before_actor_fc1.bias"].shape[-1], arrays["before_actor_fc2.bias"].shape[-1]),
-        critic_hidden=(len(arrays["before_critic_fc1.bias"]), len(arrays["before_critic_fc2.bias"])),
-        actor_weights=[{k: arrays[f"before_actor_{k}"][i] for k in WEIGHT_NAMES} for i in range(agents)],
-        critic_weights={k: arrays[f"before_critic_{k}"] for k in WEIGHT_NAMES},
+    config = StudyConfig(
+        agents=agents, batch_size=batch_size, actor_update=actor_update, gamma=float(arrays["gamma"]),
+        channels=min(10, agents), actor_hidden=tuple(arrays[f"before_actor_fc{i}.bias"].shape[-1] for i in (1, 2)),
+        critic_hidden=tuple(len(arrays[f"before_critic_fc{i}.bias"]) for i in (1, 2)),
     )  # fmt: skip
+    actors = [{k: torch.tensor(arrays[f"before_actor_{k}"][i]) for k in WEIGHT_NAMES} for i in range(agents)]
+    critic = {k: torch.tensor(arrays[f"before_critic_{k}"]) for k in WEIGHT_NAMES}
+    parts = critic.pop("fc1.weight").split([7 * agents, 3 * agents, 10], dim=1)
+    critic |= dict(zip(("fc1.states", "fc1.actions", "fc1.personal"), parts, strict=True))
+    key = RunKey(0, float(arrays["actor_lr"]), float(arrays["critic_lr"]))
+    return NaiveRun(experiments()["baseline"], config, key, (actors, critic))
+
+
+def critic_weights(run: NaiveRun) -> dict[str, np.ndarray]:
+    """The critic's weights, its fc1 whole as recorded."""
+    weights = {name: x.numpy() for name, x in run.critic.state_dict().items()}
+    parts = [weights.pop(f"fc1.{part}") for part in ("states", "actions", "personal")]
+    return weights | {"fc1.weight": np.concatenate(parts, axis=1)}
 
 
 def golden_batch(arrays: dict[str, np.ndarray]) -> list[Transition]:
@@ -75,8 +89,8 @@ def test_sequential_update(name: str) -> None:
     np.testing.assert_allclose(report["td_error_sq_sum"], arrays["td_error_sq_sum"], rtol=RTOL)
     np.testing.assert_allclose(report["actor_loss"], arrays["joint_actor_loss_before"], rtol=RTOL)
     for key in WEIGHT_NAMES:
-        np.testing.assert_allclose(run.critic_weights()[key], arrays[f"after_critic_{key}"], rtol=RTOL)
-        actors = np.stack([weights[key] for weights in run.actor_weights()])
+        np.testing.assert_allclose(critic_weights(run)[key], arrays[f"after_critic_{key}"], rtol=RTOL)
+        actors = np.stack([actor.state_dict()[key].numpy() for actor in run.actors])
         np.testing.assert_allclose(actors, arrays[f"after_actor_{key}"], rtol=RTOL)
 
 
@@ -86,41 +100,27 @@ def test_joint_gradient(name: str) -> None:
     run = golden_run(arrays, "joint")
     report = run.train_step(golden_batch(arrays), arrays["is_weight"])
     for key in WEIGHT_NAMES:
-        gradient = np.stack([weights[key] for weights in report["actor_gradients"]])
+        gradient = np.stack([weights[key].numpy() for weights in report["actor_gradients"]])
         recorded = arrays[f"joint_actor_grad_{key}"]
         np.testing.assert_allclose(gradient, recorded, rtol=RTOL, atol=1e-12 * np.abs(recorded).max())
-
-
-def small_weights(sizes: tuple[int, ...], rng: np.random.Generator) -> Weights:
-    """Uniform weights of PyTorch's default scale for a network with these layer widths."""
-    weights = {}
-    for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes), start=1):
-        bound = inputs**-0.5
-        weights[f"fc{layer}.weight"] = rng.uniform(-bound, bound, (outputs, inputs))
-        weights[f"fc{layer}.bias"] = rng.uniform(-bound, bound, outputs)
-    return weights
 
 
 @pytest.mark.parametrize("actor_update", ["joint", "sequential"])
 def test_episodes_run_and_repeat(actor_update: str) -> None:
     """Three short episodes fill a small ring, train twice after the second, and repeat bit by bit."""
+    key, options = RunKey(5, 1e-3, 1e-2), {"env": "interior", "agents": 12, "channels": 4, "batch_size": 4, "tau": 0.5}
+    options |= {"updates_per_episode": 2, "replay_capacity": 30, "clip_norm": 1.0, "actor_hidden": (8, 6)}
+    learner = make_learner([key], **options, critic_hidden=(16, 8), actor_update=actor_update, dtype="float64")
     results = []
     for _ in range(2):
-        rng = np.random.default_rng(3)
-        run = NaiveRun(
-            preset="interior", seed=5, agents=12, channels=4, batch_size=4, updates_per_episode=2,
-            actor_lr=1e-3, critic_lr=1e-2, actor_update=actor_update, tau=0.5, replay_capacity=25,
-            clip_norm=1.0, actor_hidden=(8, 6), critic_hidden=(16, 8),
-            actor_weights=[small_weights((7, 8, 6, 3), rng) for _ in range(12)],
-            critic_weights=small_weights((130, 16, 8, 1), rng),
-        )  # fmt: skip
-        before = run.critic_weights()["fc1.weight"]
-        returns = [run.episode(number) for number in (1, 2, 3)]
-        assert np.isfinite(returns).all() and run.draws_made == 4 and run.stored == 30
-        assert len(run.replay) == len(run.priorities) == 25 and (run.priorities > 0).all()
-        assert [transition.done for transition in run.replay[:5]] == [False] * 4 + [True]
+        run = NaiveRun(experiments()["baseline"], learner.config, key, start_of(learner, 0))
+        before = critic_weights(run)["fc1.weight"].copy()
+        returns = [run.episode(number) for number in (1, 2, 3, 4)]
+        assert np.isfinite(returns).all() and run.draws_made == 6 and run.stored == 40
+        assert len(run.replay) == len(run.priorities) == 30 and (run.priorities > 0).all()
+        assert [transition.done for transition in run.replay[:10]] == [False] * 9 + [True]
         assert max(transition.accepted.sum() for transition in run.replay) <= 4
-        assert (run.critic_weights()["fc1.weight"] != before).any()
-        results.append((returns, run.priorities, run.critic_weights()["fc3.bias"]))
+        assert (critic_weights(run)["fc1.weight"] != before).any()
+        results.append((returns, run.priorities, critic_weights(run)["fc3.bias"]))
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
