@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers import CPU, cpu_threads, experiments, grid, make_learner
 from training.history import History, named_tensors
-from training.test_independence import VARIANTS
+from training.variants import VARIANTS
 
 from common.agents.reports import RunKey
 from common.config import StudyConfig
@@ -23,7 +23,6 @@ SETTINGS: dict[str, tuple[int, dict[str, int]]] = {
     "pieces": (1, {"ROWS_AT_ONCE": 16, "NUMBERS_AT_ONCE": 4000}),
 }
 CASES: dict[str, tuple[str, dict[str, object]]] = {
-    "baseline": ("baseline", {}),
     "clipped, soft target, two updates": ("baseline", {"clip_norm": 0.5, "tau": 0.3, "updates_per_episode": 2}),
     "sequential": ("baseline", {"actor_update": "sequential"}),
     **{name: (name, {}) for name in VARIANTS},
@@ -53,7 +52,7 @@ def lived(trainer: object) -> History:
 def test_same_bits_as_the_plain_learner(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several processes, block by block and piece by piece; the plain learner has one of each."""
     name, options = CASES[case]
-    experiment, own = VARIANTS.get(name, (name, {}))
+    experiment, own = VARIANTS[name]
     options, keys = {**SMALL, **options, **own}, grid(3, 4)[5:19]
     expected = lived(make_learner(keys, None, experiment, **options))
     for threads, constants in SETTINGS.values():
@@ -63,14 +62,6 @@ def test_same_bits_as_the_plain_learner(case: str, monkeypatch: pytest.MonkeyPat
             engine = make_engine(keys, threads, experiment, **options)
             lived(engine).check(keys, expected)
             assert len(engine.spans) == worker_count(threads, len(KEPT), CPU)
-    # That there were several blocks, and that pieces are smaller than what they are pieces of.
-    assert [len(own) for own in make_blocks(keys, 1, 1)] == [14] and len(make_blocks(keys, 1, 2**40)[0]) == 1
-
-
-def make_blocks(keys: list[RunKey], threads: int, block_bytes: int) -> list[list]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "BLOCK_BYTES", block_bytes)
-        return make_engine(keys, threads, **SMALL).blocks
 
 
 @pytest.mark.parametrize("runs", [1, 3])
@@ -84,14 +75,16 @@ def test_runs_too_few_for_workers_have_the_same_bits_with_more_threads_each(runs
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3, 7, 16, 30])
-@pytest.mark.parametrize("block_bytes", [1, 2 * 12 * 3200 * 4, 2**40])
-def test_every_run_is_in_one_block(runs: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("block_bytes", "largest"), [(1, 1), (2 * 12 * 3200 * 4, 2), (2**40, 30)])
+def test_every_run_is_in_one_block(runs: int, block_bytes: int, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "BLOCK_BYTES", block_bytes)
     engine = make_engine(grid(1, 2)[:runs], 4, **SMALL)
     assert len(engine.spans) == len(engine.blocks) == worker_count(4, runs, CPU)
     for parts in (engine.spans, [block for own in engine.blocks for block in own]):
         assert [run for part in parts for run in range(part.runs.start, part.runs.stop)] == list(range(runs))
         assert all(len(part.seed_of_run) == part.runs.stop - part.runs.start for part in parts)
+    sizes = [len(block.seed_of_run) for own in engine.blocks for block in own]
+    assert max(sizes) == min(largest, max(len(span.seed_of_run) for span in engine.spans))
 
 
 def test_runs_of_a_shard_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
