@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_learner
-from torch import Tensor
+from training.variants import Normalising
 
 from common.agents.algorithm import Algorithm
 from common.agents.bank import Layer
@@ -136,27 +136,16 @@ def test_adams_options_reach_their_networks() -> None:
     assert not other.gradient_alive.any() and other.changed.all()
 
 
-class Scaled(Algorithm):
-    """Rewards over their largest size so far."""
-
-    def run_state(self) -> dict[str, float]:
-        return {"largest": 0.0}
-
-    def observe_rewards(self, run_state: dict[str, Tensor], rewards: Tensor) -> None:
-        run_state["largest"].copy_(torch.maximum(run_state["largest"], rewards.abs().double().amax(1)))
-
-    def reward(self, run_state: dict[str, Tensor], rewards: Tensor) -> Tensor:
-        return rewards / run_state["largest"].unsqueeze(1)
-
-
 def test_what_an_algorithm_remembers_is_of_each_run_and_is_used() -> None:
     """That it survives `keep` and a resume: tests/training/test_independence.py and tests/study/test_resume.py."""
-    plain = make_learner(KEYS, **SMALL)
-    scaled = make_learner(KEYS, experiment=Experiment("scaled", "", algorithm=Scaled), **SMALL)
-    for episode in range(1, 5):
+    size = torch.ones(2, dtype=torch.float64)
+    rules = Experiment("rules", "", algorithm=Normalising)
+    plain, learner = (make_learner(KEYS, experiment=own, **SMALL) for own in ("baseline", rules))
+    for episode in range(4):
         plain.train_episode()
-        scaled.train_episode()
-        seen = scaled.replay.rewards[:, : 10 * episode].abs().amax(1).double()
-        assert torch.equal(scaled.state()["algorithm.largest"], seen) and (seen > 1).all()
-    assert (scaled.critics.flat != plain.critics.flat).any(-1).all()
-    assert scaled.replay.priorities[:, :40].mean() < 0.1 * plain.replay.priorities[:, :40].mean()
+        learner.train_episode()
+        rewards = learner.replay.rewards[:, 10 * episode : 10 * (episode + 1)]
+        size = 0.9 * size + 0.1 * rewards.abs().double().mean(1)
+        torch.testing.assert_close(learner.state()["algorithm.size"], size)
+    assert (size > 100).all()
+    assert learner.replay.priorities[:, :40].mean() < 0.1 * plain.replay.priorities[:, :40].mean()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ import torch
 from helpers import EXPERIMENTS, experiments, make_learner
 from torch import Tensor
 
-from common.agents.bank import Bank
 from common.agents.learner import Learner
 from common.agents.normalisation import MOMENTUM, RunningNorm
 from common.agents.reports import RunKey, StepDetails
@@ -34,18 +32,6 @@ EVERYTHING = slice(None)
 every_experiment = pytest.mark.parametrize("name", experiments())
 
 
-@dataclass(frozen=True)
-class Difference:
-    """An experiment's overrides, its own options, and what its networks have that the baseline's lack, by width."""
-
-    overrides: dict[str, object] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
-    actor_weights: dict[str, int] = field(default_factory=dict)
-    critic_weights: dict[str, int] = field(default_factory=dict)
-    actor_buffers: dict[str, int] = field(default_factory=dict)
-    critic_buffers: dict[str, int] = field(default_factory=dict)
-
-
 def statistics(**widths: int) -> dict[str, int]:
     return {f"{part}.{kind}": width for part, width in widths.items() for kind in ("mean", "variance")}
 
@@ -55,21 +41,22 @@ def norms(**widths: int) -> dict[str, int]:
 
 
 INPUTS = {
-    "actor_buffers": statistics(states=7),
-    "critic_buffers": statistics(states=12 * 7, actions=12 * 3, personal=10),
+    "actor buffers": statistics(states=7),
+    "critic buffers": statistics(states=12 * 7, actions=12 * 3, personal=10),
 }
-PUBLISHED = {
-    "baseline": Difference(),
-    "large_actor": Difference({"actor_hidden": (512, 128)}),
-    "layernorm": Difference(actor_weights=norms(norm=3)),
-    "linear_activation": Difference(),
-    "fullnorm": Difference(
-        actor_weights=norms(norm1=64, norm2=32), critic_weights=norms(norm1=512, norm2=128), **INPUTS
-    ),
-    "gradient_clipping": Difference({"clip_norm": 1.0}),
-    "input_norm": Difference(options=("debiased",), **INPUTS),
-    "adaptive_scaling": Difference(actor_buffers={"low": 3, "high": 3}),
-}
+# Experiment -> its overrides, its own options, and what its networks have that the baseline's lack, by width.
+PUBLISHED: dict[str, dict[str, object]] = {
+    "baseline": {},
+    "large_actor": {"overrides": {"actor_hidden": (512, 128)}},
+    "layernorm": {"actor weights": norms(norm=3)},
+    "linear_activation": {},
+    "fullnorm": {
+        "actor weights": norms(norm1=64, norm2=32), "critic weights": norms(norm1=512, norm2=128), **INPUTS
+    },
+    "gradient_clipping": {"overrides": {"clip_norm": 1.0}},
+    "input_norm": {"options": {"debiased"}, **INPUTS},
+    "adaptive_scaling": {"actor buffers": {"low": 3, "high": 3}},
+}  # fmt: skip
 
 
 def learner_of(name: str, keys: list[RunKey] = KEYS, **options: object) -> Learner:
@@ -87,10 +74,6 @@ def configuration(experiment: Experiment) -> dict[str, object]:
     """What the experiment's script runs with when it is given no option."""
     config, _ = parse_command_line(experiment.description, dict(experiment.overrides), [], experiment.config)
     return dataclasses.asdict(config)
-
-
-def widths(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    return {name: shape[0] for name, shape in shapes.items()}
 
 
 def z_of(learner: Learner, states: Tensor) -> Tensor:
@@ -129,16 +112,16 @@ def test_configuration_is_the_baselines_but_for_what_is_declared(
 def test_published_difference(name: str) -> None:
     """Exactly the difference of the table: overrides, options, weights and buffers."""
     experiment, declared = experiments()[name], PUBLISHED[name]
-    assert dict(experiment.overrides) == declared.overrides and experiment.algorithm is None
-    known = {spec.name for spec in dataclasses.fields(StudyConfig)}
-    assert {spec.name for spec in dataclasses.fields(experiment.config)} == known | {*declared.options}
+    assert experiment.overrides == declared.get("overrides", {}) and experiment.algorithm is None
+    options = {spec.name for spec in dataclasses.fields(experiment.config)}
+    assert options == {spec.name for spec in dataclasses.fields(StudyConfig)} | declared.get("options", set())
     learner, plain = learner_of(name), learner_of("baseline", **experiment.overrides)
-    for mine, its, weights, buffers in (
-        (learner.actors, plain.actors, declared.actor_weights, declared.actor_buffers),
-        (learner.critics, plain.critics, declared.critic_weights, declared.critic_buffers),
-    ):
+    for kind in ("actor", "critic"):
+        mine, its = (getattr(x, f"{kind}s") for x in (learner, plain))
+        weights = declared.get(f"{kind} weights", {})
         assert mine.layout.shapes == its.layout.shapes | {key: (width,) for key, width in weights.items()}
-        assert widths(mine.buffer_layout.shapes) == buffers
+        found = {key: shape[0] for key, shape in mine.buffer_layout.shapes.items()}
+        assert found == declared.get(f"{kind} buffers", {})
         tensors = mine.tensors(EVERYTHING)
         for key in weights:
             assert (tensors[key] == (1.0 if key.endswith("weight") else 0.0)).all(), "LayerNorm starts as torch's does"
@@ -183,17 +166,13 @@ def test_z_is_what_enters_the_squash(name: str, actor_update: str) -> None:
     assert (details.actions != 0).any() and torch.equal(squashed, details.actions)
 
 
-def with_buffers(learner: Learner) -> list[Bank]:
-    return [bank for bank in (learner.actors, learner.critics) if bank.buffers is not None]
-
-
 @every_experiment
 def test_frozen_weights_count_as_unchanged_whatever_is_observed(name: str) -> None:
     """A critic that is flat and stays so: no gradient, no step, while states and z go on being observed."""
     keys = [RunKey(1, 1e-1, 0.0)]
     learner, control = learner_of(name, keys), learner_of(name, keys)
     learner.critics.tensors(EVERYTHING)["fc3.weight"].zero_()
-    banks = with_buffers(learner)
+    banks = [bank for bank in (learner.actors, learner.critics) if bank.buffers is not None]
     for episode in range(1, 6):
         observed, weights = [bank.buffers.clone() for bank in banks], learner.actors.flat.clone()
         step, moving = learner.train_episode().step, control.train_episode().step

@@ -315,18 +315,6 @@ def test_second_process_while_one_trains(tmp_path: Path) -> None:
     check_ended(tmp_path)
 
 
-def test_two_processes_that_start_together(tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    both = [Attempt(tmp_path, fault=hold(go)) for _ in range(2)]
-    while all(attempt.wait(0.01) is None for attempt in both):
-        pass
-    both.sort(key=lambda attempt: attempt.code is not None)
-    check_refused_by(*both)
-    go.touch()
-    assert both[0].end() == 0 and both[0].lines() == []
-    check_ended(tmp_path)
-
-
 def test_fresh_moves_everything_aside(stopped: Path) -> None:
     drive = stopped / "drive"
     before = [tree(study_folder(root)) for root in (stopped, drive)]

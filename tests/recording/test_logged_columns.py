@@ -40,6 +40,8 @@ def test_logged_columns_by_hand(preset: str) -> None:
         assert float(gradients["actor_relative_step"][run]) == pytest.approx(np.sqrt(np.mean(np.square(relative))))
         assert float(gradients["mean_abs_dq_da"][run]) == pytest.approx(np.mean(np.abs(report.dq_da[run].numpy())))
         z = report.pre_activations[run].numpy()
+        steps = np.square(report.z_after[run].numpy() - z).mean((0, 2))
+        assert float(saturation["z_step_rms"][run]) == pytest.approx(np.sqrt(np.mean(steps)))
         a = np.tanh(z)
         assert float(saturation["saturation_ratio"][run]) == pytest.approx(np.mean(np.abs(a) > 0.9))
         assert float(saturation["saturation_power"][run]) == pytest.approx(np.mean(np.abs(a[..., 2]) > 0.9))

@@ -140,19 +140,6 @@ def test_stuck_is_not_bang_bang() -> None:
     assert found["dq_da_sign_coherence"] == pytest.approx([(0.5 + 1 + 0) / 3])
 
 
-def test_steps_relative_to_weights_and_on_z() -> None:
-    z = torch.zeros(1, 2, 2, 3)
-    after = z.clone()
-    after[0, :, 0] = 3.0
-    found = measured(details(
-        pre_activations=z, z_after=after, actor_updates=torch.tensor([[1.0, 2.0]]), critic_updates=torch.tensor([6.0]),
-        actor_weight_norms=torch.tensor([[10.0, 4.0]]), critic_weight_norms=torch.tensor([3.0]),
-    ))  # fmt: skip
-    assert found["z_step_rms"] == pytest.approx([3 / math.sqrt(2)])
-    assert found["actor_relative_step"] == pytest.approx([math.sqrt((0.1**2 + 0.5**2) / 2)])
-    assert found["critic_relative_step"] == pytest.approx([2.0])
-
-
 def test_columns_are_those_of_the_files() -> None:
     found = measured(details())
     empty = {name for name, values in found.items() if math.isnan(values[0])}

@@ -73,26 +73,6 @@ def test_cuda_without_cuda(capsys: pytest.CaptureFixture, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_results_of_another_configuration(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
-    capsys.readouterr()
-    before = tree(tmp_path)
-    line = refused(capsys, [*TINY, "--gamma", "0.5", "--results-dir", str(tmp_path)])
-    assert "gamma 0.99 there, 0.5 asked" in line and str(tmp_path) in line
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize("file", ["runs.csv", "rewards.csv", "study.json"])
-def test_truncated_file(file: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
-    capsys.readouterr()
-    damaged = tmp_path / "scaled" / "baseline" / file
-    damaged.write_bytes(damaged.read_bytes()[:-7])
-    before = tree(tmp_path)
-    assert file in refused(capsys, [*TINY, "--seeds", "1", "--results-dir", str(tmp_path)])
-    assert tree(tmp_path) == before
-
-
 def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     """A mirror with other runs, with another configuration, and one that is the results folder itself."""
     here, mirror = tmp_path / "here", tmp_path / "mirror"
