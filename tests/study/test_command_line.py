@@ -67,16 +67,7 @@ def test_cuda_without_cuda(capsys: pytest.CaptureFixture, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_results_of_another_configuration(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
-    capsys.readouterr()
-    before = tree(tmp_path)
-    line = refused(capsys, [*TINY, "--gamma", "0.5", "--results-dir", str(tmp_path)])
-    assert "gamma 0.99 there, 0.5 asked" in line and str(tmp_path) in line
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize("file", ["runs.csv", "rewards.csv", "study.json"])
+@pytest.mark.parametrize("file", ["rewards.csv", "study.json"])
 def test_truncated_file(file: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
     capsys.readouterr()
