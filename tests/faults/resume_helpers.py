@@ -174,7 +174,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @functools.cache
 def references() -> list[ReferenceResult]:
-    """The study's reference policies, which take as long as its training; evaluated once."""
+    """The study's reference policies, which take as long as its training; evaluated once.
+
+    With them all that PyTorch loads at a first backward pass is loaded before processes are forked.
+    """
+    x = torch.ones(1, requires_grad=True)
+    torch.autograd.grad(x.tanh(), x, torch.ones(1))
     config, _ = parse_command_line("", {}, ARGUMENTS)
     return evaluate_references(config, list(config.seeds))
 
