@@ -102,8 +102,11 @@ def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
 
 
 def test_finished_runs_are_not_trained_again(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """And rows that an interruption left of a run that is not asked for any more do not matter."""
     main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
     before = tree(tmp_path)
+    with (tmp_path / "scaled" / "baseline" / "evaluations.csv").open("a") as file:
+        file.write("43,0.01,0.01,0,-1,0,0,0\n")
     main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
     assert "0 of 1 runs to train" in capsys.readouterr().out
     after = tree(tmp_path)

@@ -153,7 +153,7 @@ def test_results_are_taken_at_the_call_and_come_before_what_follows(copied: Copi
     assert not copied.mirror.flush(10)
     (copied.study / "runs.csv").write_text("lists a run whose rows were not there at the call\n")
     assert not copied.push(2)
-    copied.mirror.clear()  # of 1, and of 2, which waits
+    copied.mirror.clear()
     assert not copied.push(3)
     assert copied.checkpoints() == whole(1, first=1) and not (copied.drive / "runs.csv").exists()
     copied.failures = 0
