@@ -27,7 +27,7 @@ from common.agents.reports import RunKey
 from common.config import parse_command_line
 from common.environment.reference_policies import ReferenceResult, evaluate_references
 from common.experiment import Experiment
-from common.study import mirror, runner, shard
+from common.study import lock, mirror, runner, shard
 from common.study.shard import Engine
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")
@@ -168,8 +168,9 @@ def csv_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files below a folder, but for those of the lock."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in lock.FILES)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @functools.cache
@@ -204,8 +205,8 @@ def check_ended(results: Path) -> None:
     assert found.keys() == expected().keys()
     for name, data in expected().items():
         assert found[name] == data, f"{name} differs"
-    left = [path.name for path in folder.iterdir() if path.suffix != ".csv"]
-    assert left == ["study.json"], left
+    left = {path.name for path in folder.iterdir() if path.suffix != ".csv"} - {lock.NAME}
+    assert left == {"study.json"}, left
 
 
 def check_ends(results: Path, *arguments: str) -> Attempt:
