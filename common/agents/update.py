@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from common.agents.algorithm import Algorithm
-from common.agents.bank import Bank, Tensors
+from common.agents.bank import Bank
 from common.agents.critic_rows import candidate_rows, joint_share, personal_inputs, row_values, take_rows
 from common.agents.inputs import Due
+from common.agents.layout import Tensors
 from common.agents.networks import Actor
 from common.agents.reports import StepDetails, StepReport
 from common.environment.offloading import proposes
