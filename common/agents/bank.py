@@ -85,6 +85,7 @@ class Bank:
         self._slots = _slots(self.module)
         self._prototype = {name: holder[key] for holder, key, name in self._slots}
         self._stacks: dict[str, bool] = {}
+        self._whole: dict[tuple[int | None, int | None, bool], Tensors] = {}  # views that are asked for all the time
         untrained = {seed: initial_tensors(make, network, seed, members) for seed in dict.fromkeys(seeds)}
 
         def placed(layout: Layout) -> Tensor:
@@ -103,19 +104,25 @@ class Bank:
         return self.zeros(tuple(values.shape), values.dtype, values.device).copy_(values)
 
     def tensors(self, runs: slice, members: slice = slice(None), target: bool = False) -> Tensors:
-        """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members without a copy."""
-        flat = self.target if target and self.target is not None else self.flat
-        return self.layout.views(flat.data[runs, members]) | self._buffers(runs, members)
+        """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members as views."""
+        target = target and self.target is not None
+        if members != slice(None):
+            return self._views(runs, members, target)
+        place = (runs.start, runs.stop, target)
+        if place not in self._whole:
+            self._whole[place] = self._views(runs, members, target)
+        return self._whole[place]
+
+    def _views(self, runs: slice, members: slice, target: bool) -> Tensors:
+        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
+        found = self.layout.views((self.target if target else self.flat).data[runs, members])
+        return found if self.buffers is None else found | self.buffer_layout.views(self.buffers[runs, members])
 
     def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Tensors, Tensors]:
         """Their parameters as leaves of a gradient computation, and these with the buffers."""
-        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
-        views = self.layout.views(self.flat.data[runs, members])
-        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-        return leaves, leaves | self._buffers(runs, members)
-
-    def _buffers(self, runs: slice, members: slice) -> Tensors:
-        return {} if self.buffers is None else self.buffer_layout.views(self.buffers[runs, members])
+        own = self.tensors(runs, members)
+        leaves = {name: own[name].detach().requires_grad_() for name in self.layout.shapes}
+        return leaves, own | leaves
 
     def call(self, method: str, tensors: Tensors, *inputs: Tensor) -> Tensor | Tensors:
         """What `method` of every network gives for its own of `inputs` (g, …): (g, …), or a dict of them."""
@@ -198,6 +205,7 @@ class Bank:
         kept = {name: self._copied(value.index_select(0, runs)) for name, value in self.state().items()}
         self.flat, self.moments = kept["parameters"], {name: kept[name] for name in self.moments}
         self.target, self.buffers = kept.get("target"), kept.get("buffers")
+        self._whole = {}
 
 
 def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:
