@@ -17,7 +17,11 @@ class ConfigError(ValueError):
 
 
 def option(default: Any, help: str, *, results: bool = True, **metadata: Any) -> Any:
-    """A configuration field. `results` tells whether the numbers of a run depend on it."""
+    """A configuration field: its default, help text and range (`minimum`, `maximum`, `above`, `below`, or `choices`).
+
+    `results` tells whether the numbers of a run depend on it. A tuple takes several values, also none where it is
+    empty by default; `choices` are then names.
+    """
     return field(default=default, metadata={"help": help, "results": results, **metadata})
 
 
@@ -155,7 +159,7 @@ def _shown(value: Any) -> str:
 def _check_field(spec: dataclasses.Field, value: Any) -> None:
     meta = spec.metadata
     values = value if isinstance(value, tuple) else (value,)
-    if not values:
+    if not values and spec.default:
         raise ConfigError(f"{_flag(spec.name)}: needs at least one value")
     for v in values:
         problem = None
@@ -181,8 +185,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _element_type(spec: dataclasses.Field) -> type:
-    value = spec.default[0] if isinstance(spec.default, tuple) else spec.default
-    return type(value)
+    if spec.default == ():
+        return str
+    return type(spec.default[0] if isinstance(spec.default, tuple) else spec.default)
 
 
 def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, default: Any) -> None:
@@ -200,14 +205,13 @@ def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, defaul
         return
     keywords: dict[str, Any] = {"type": _element_type(spec), "default": None}
     if isinstance(spec.default, tuple):
-        keywords["nargs"] = "+"
+        keywords["nargs"] = "+" if spec.default else "*"
     if "choices" in meta:
         keywords["metavar"] = "|".join(meta["choices"])
     else:
         keywords["metavar"] = meta.get("metavar", {int: "INT", float: "FLOAT", str: "TEXT"}[_element_type(spec)])
-    parser.add_argument(
-        flag, dest=spec.name, help=f"{meta['help']} (default: {_shown(default)})".replace("%", "%%"), **keywords
-    )
+    text = f"{meta['help']} (default: {_shown(default) or 'none'})".replace("%", "%%")
+    parser.add_argument(flag, dest=spec.name, help=text, **keywords)
 
 
 def parse_command_line(
@@ -216,7 +220,7 @@ def parse_command_line(
     arguments: list[str] | None = None,
     config_class: type[StudyConfig] = StudyConfig,
 ) -> tuple[StudyConfig, argparse.Namespace]:
-    """Configuration from the command line: options over --quick over the experiment's overrides over defaults.
+    """Configuration from the command line: options over the experiment's overrides over --quick over defaults.
 
     Returns the configuration and a namespace with what was said beside it (`quick`, `fresh`, `results_dir_given`).
     Exits with code 2 and one line on a bad option or value.
@@ -238,7 +242,7 @@ def parse_command_line(
     quick, fresh = said.pop("quick"), said.pop("fresh")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
     try:
-        config = config_class(**{**overrides, **(QUICK if quick else {}), **given})
+        config = config_class(**{**(QUICK if quick else {}), **overrides, **given})
     except ConfigError as problem:
         parser.error(str(problem))
     return config, argparse.Namespace(quick=quick, fresh=fresh, results_dir_given="results_dir" in given)

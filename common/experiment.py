@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,16 @@ class Experiment:
     name: str
     description: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    actor: type[Actor] | None = None
-    critic: type[Critic] | None = None
-    algorithm: type[Algorithm] | None = None
+    actor: Callable[[Any], Actor] | None = None
+    critic: Callable[[Any], Critic] | None = None
+    algorithm: Callable[[Any], Algorithm] | None = None
     config: type[StudyConfig] = StudyConfig
 
     def check(self) -> None:
         """ConfigError where an option of its own has a name of the engine's, or an override is no option."""
         engine = {spec.name for spec in dataclasses.fields(StudyConfig)}
-        own = [] if self.config is StudyConfig else list(vars(self.config).get("__annotations__", {}))
+        classes = [own for own in self.config.__mro__ if own not in StudyConfig.__mro__]
+        own = [name for cls in classes for name in vars(cls).get("__annotations__", {})]
         for name in own:
             if name in engine:
                 raise ConfigError(

@@ -106,8 +106,8 @@ SHOW = """\
 from IPython.display import Image
 
 sys.path.insert(0, str(next(folder for folder in SCRIPT.parents if (folder / "common").is_dir())))
-from common.recording.results import load_study
 from common.analysis.summary import study_summary
+from common.recording.results import load_study
 
 STUDIES = sorted(path.parent for path in RESULTS.rglob("runs.csv") if path.parent.name == NAME)
 for study in STUDIES:

@@ -86,6 +86,8 @@ class FullyConnected(nn.Module):
 class Actor(FullyConnected):
     """Policy of one agent: state (…, 7) -> hidden layers -> pre-activation z (…, 3) -> tanh -> action."""
 
+    has_tanh = True  # whether `squash` is tanh, whose derivative is then logged
+
     def __init__(self, config: StudyConfig):
         super().__init__((STATE_SIZE, *config.actor_hidden, ACTION_SIZE), config.output_bound)
 

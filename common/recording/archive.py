@@ -19,7 +19,7 @@ from common.recording.results import ResultsError, load_study
 from common.recording.store import write_atomically
 
 REWARDS_EVERY = 10  # episodes
-IN_TRAINING = (".lock", "checkpoint")  # what a study holds that is not finished
+IN_TRAINING = (".lock.json", "checkpoint")  # what a study holds that is not finished
 
 
 def archive(folder: Path) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from common.agents.reports import RunKey
 from common.recording import schema
 from common.recording.store import ResultsStore, StoreError, finished_runs, write_atomically
+from common.study import lock
 from common.study.checkpoint import Checkpoints
 from common.study.interruption import Interrupted
-from common.study.lock import NAME as LOCK_NAME
 from common.study.lock import FolderLock
 from common.study.mirror import CHECKPOINT, Mirror
 
@@ -122,7 +122,7 @@ def _restored(store: ResultsStore, mirror: Mirror) -> bool:
 def _move_aside(folder: Path) -> None:
     """Move all that the folder holds to a new folder beside it."""
     try:
-        old = [path for path in folder.iterdir() if path.name != LOCK_NAME]
+        old = [path for path in folder.iterdir() if path.name not in lock.FILES]
     except FileNotFoundError:
         return
     if not old:

@@ -68,9 +68,8 @@ class Mirror:
             self._start()
 
     def clear(self) -> None:
-        """Remove the checkpoints, after the results that wait have been copied."""
+        """Remove the checkpoints, whose originals are gone, after the results that wait have been copied."""
         with self._state:
-            self._waiting.pop(CHECKPOINT, None)
             self._waiting[CLEARING] = self._remove_generations
             self._start()
 

@@ -16,6 +16,7 @@ import torch
 from helpers import actor_weights, experiments, make_learner, start_of
 from reference.naive_learner import NaiveRun
 
+from common.agents.bank import Bank
 from common.agents.learner import Learner
 from common.agents.reports import RunKey, StepDetails
 from common.experiment import Experiment

@@ -438,7 +438,7 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     write_study(tmp_path, "baseline", full(0.0))
     done = {key: spec for place, (key, spec) in enumerate(full(0.5).items()) if place % 2 or key[0] != 44}
     folder = write_study(tmp_path, "other", done)
-    (folder / ".lock").write_text("{}")
+    (folder / ".lock.json").write_text("{}")
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "checkpoint-000001.data").write_bytes(b"\0")
     shutil.copytree(folder, tmp_path / "scaled" / "other.before-20260101-000000-000000")

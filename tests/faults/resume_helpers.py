@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import itertools
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -29,7 +27,7 @@ from common.agents.reports import RunKey
 from common.config import parse_command_line
 from common.environment.reference_policies import ReferenceResult, evaluate_references
 from common.experiment import Experiment
-from common.study import mirror, runner, shard
+from common.study import lock, mirror, runner, shard
 from common.study.shard import Engine
 
 EXPERIMENT = Experiment(name="baseline", description="A test.")
@@ -52,7 +50,7 @@ class Attempt:
 
     def __init__(self, results: Path, *arguments: str, fault: Fault | None = None):
         """Start it; `results` is the --results-dir, `arguments` come after the study's."""
-        self._streams = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
+        self._printed = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
         self.code: int | None = None
         references()
         self.pid = os.fork()
@@ -89,22 +87,18 @@ class Attempt:
     @property
     def out(self) -> str:
         """What it has printed."""
-        return self._printed(0)
+        return Path(self._printed[0].name).read_text()
 
     def lines(self) -> list[str]:
         """Its standard error."""
-        return self._printed(1).splitlines()
-
-    def _printed(self, stream: int) -> str:
-        descriptor = self._streams[stream].fileno()  # its position is the other process's too
-        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
+        return Path(self._printed[1].name).read_text().splitlines()
 
     def _run(self, arguments: list[str], fault: Fault | None) -> None:
         code = 70
         try:
-            for number, stream in enumerate(self._streams, start=1):
+            sys.stdout, sys.stderr = (open(f.name, "a", buffering=1) for f in self._printed)  # noqa: SIM115
+            for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
                 os.dup2(stream.fileno(), number)
-            sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w"), line_buffering=True) for n in (1, 2))
             self._prepare()
             if fault:
                 fault()
@@ -115,7 +109,6 @@ class Attempt:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
             os._exit(code)
 
     def _prepare(self) -> None:
@@ -176,13 +169,19 @@ def csv_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files below a folder, but for those of the lock."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in lock.FILES)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @functools.cache
 def references() -> list[ReferenceResult]:
-    """The study's reference policies, which take as long as its training; evaluated once."""
+    """The study's reference policies, which take as long as its training; evaluated once.
+
+    With them all that PyTorch loads at a first backward pass is loaded before processes are forked.
+    """
+    x = torch.ones(1, requires_grad=True)
+    torch.autograd.grad(x.tanh(), x, torch.ones(1))
     config, _ = parse_command_line("", {}, ARGUMENTS)
     return evaluate_references(config, list(config.seeds))
 
@@ -207,8 +206,8 @@ def check_ended(results: Path) -> None:
     assert found.keys() == expected().keys()
     for name, data in expected().items():
         assert found[name] == data, f"{name} differs"
-    left = [path.name for path in folder.iterdir() if path.suffix != ".csv"]
-    assert left == ["study.json"], left
+    left = {path.name for path in folder.iterdir() if path.suffix != ".csv"} - {lock.NAME}
+    assert left == {"study.json"}, left
 
 
 def check_ends(results: Path, *arguments: str) -> Attempt:
@@ -238,32 +237,6 @@ def check_whole(folder: Path) -> None:
     if runs.exists():
         keys = [line.split(",")[:3] for line in runs.read_text().splitlines()]
         assert all(keys.count(key) == 1 for key in keys), keys
-
-
-def survive(results: Path, kills: int, chance: random.Random) -> tuple[int, int]:
-    """Start the study, kill it at a random moment, start it again …, in a new folder when it ends before all kills.
-
-    Returns the number of attempts and of studies. AssertionError if a study does not end with the expected bytes.
-    """
-    expected()
-    start = time.monotonic()
-    assert Attempt(results / "whole").end() == 0
-    longest = (time.monotonic() - start) / 12
-    killed = attempts = studies = 0
-    while killed < kills:
-        studies += 1
-        folder = results / f"study-{studies}"
-        for attempt in iter(lambda: Attempt(folder), None):  # noqa: B023
-            attempts += 1
-            attempt.wait(chance.uniform(0, longest) if killed < kills else PATIENCE)
-            attempt.kill()
-            if attempt.code != -signal.SIGKILL:
-                break
-            killed += 1
-            check_whole(study_folder(folder))
-        assert attempt.end() == 0, attempt.lines()
-        check_ended(folder)
-    return attempts, studies
 
 
 @contextlib.contextmanager

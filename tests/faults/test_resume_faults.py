@@ -20,7 +20,6 @@ import pytest
 from faults.resume_helpers import (
     SAVED_EVERY,
     Attempt,
-    Fault,
     before_episode,
     check_ended,
     check_ends,
@@ -229,32 +228,30 @@ def test_restored_from_the_mirror(lost: str, stopped: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["nothing", "all"])
 @pytest.mark.parametrize("name", ["study.json", "runs.csv"])
-def test_mirror_that_cannot_be_read_is_refused(lost: str, name: str, stopped: Path) -> None:
+@pytest.mark.parametrize("damage", ["EIO", "truncated"])
+def test_mirror_that_cannot_be_read_is_refused(lost: str, name: str, damage: str, stopped: Path) -> None:
     """What it holds is not known then, so it must not be replaced."""
     drive = stopped / "drive"
+    path = study_folder(drive) / name
+    whole, read = path.read_bytes(), Path.read_text
+
+    def failing(self: Path) -> str:
+        if self == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        return read(self)
 
     def fault() -> None:
-        read = Path.read_text
+        if damage == "EIO":
+            Path.read_text = failing
 
-        def failing(self: Path, *arguments: object, **options: object) -> str:
-            if self == study_folder(drive) / name:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
-            return read(self, *arguments, **options)
-
-        Path.read_text = failing
-
+    if damage == "truncated":
+        truncate(path)
     if lost == "all":
         shutil.rmtree(study_folder(stopped))
     line = check_refused(stopped, "--mirror", str(drive), fault=fault)
-    assert str(study_folder(drive)) in line and os.strerror(errno.EIO) in line
+    assert str(study_folder(drive)) in line and (damage != "EIO" or os.strerror(errno.EIO) in line)
+    path.write_bytes(whole)
     check_ends(stopped, "--mirror", str(drive))
-
-
-@pytest.mark.parametrize("damage", [truncate, empty])
-def test_damaged_mirror_is_refused(damage: Callable[[Path], None], stopped: Path) -> None:
-    damage(study_folder(stopped / "drive") / "runs.csv")
-    assert str(study_folder(stopped / "drive")) in check_refused(stopped, "--mirror", str(stopped / "drive"))
-    check_ends(stopped)
 
 
 def before_formats(manifest: Path) -> None:
@@ -286,30 +283,20 @@ def test_an_older_version_is_refused(lost: str, stopped: Path) -> None:
     check_ends(stopped, "--mirror", str(drive), "--fresh")
 
 
-def hold(flag: Path) -> Fault:
-    """Wait in an early episode until there is this file."""
+def test_second_process_while_one_trains(tmp_path: Path) -> None:
+    held, go = tmp_path / "held", tmp_path / "go"
 
     def wait(_: object) -> None:
-        flag.with_name("held").touch()
-        while not flag.exists():
+        held.touch()
+        while not go.exists():
             time.sleep(0.01)
 
-    return lambda: before_episode(5, wait, seed=1)
-
-
-def check_refused_by(holder: Attempt, other: Attempt) -> None:
-    assert other.end() == 2
-    assert len(other.lines()) == 1
-    assert f"pid {holder.pid} on host {socket.gethostname()}, since 2" in other.lines()[0]
-
-
-def test_second_process_while_one_trains(tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    first = Attempt(tmp_path, fault=hold(go))
-    while not (tmp_path / "held").exists():
+    first = Attempt(tmp_path, fault=lambda: before_episode(5, wait, seed=1))
+    while not held.exists():
         assert first.wait(0.01) is None, first.lines()
-    check_refused_by(first, Attempt(tmp_path))
-    check_refused_by(first, Attempt(tmp_path, "--fresh"))
+    for options in ([], ["--fresh"]):
+        line = check_refused(tmp_path, *options)
+        assert f"pid {first.pid} on host {socket.gethostname()}, since 2" in line
     go.touch()
     assert first.end() == 0 and first.lines() == []
     check_ended(tmp_path)

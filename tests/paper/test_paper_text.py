@@ -121,7 +121,7 @@ def test_figures_are_drawn() -> None:
     if not drawn:
         pytest.skip("paper/figures has no PDF files; paper/make_figures.py draws them")
     studies = {path.parent for path in (ROOT / "results").glob("*/*/runs.csv")}
-    recorded = {f"fig_{study.name}" for study in studies if not (study / ".lock").exists()} - {"fig_baseline"}
+    recorded = {f"fig_{study.name}" for study in studies if not (study / ".lock.json").exists()} - {"fig_baseline"}
     wanted = {*FIGURES, *recorded}
     assert wanted <= drawn, f"not drawn: {sorted(wanted - drawn)}"
 

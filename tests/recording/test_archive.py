@@ -72,7 +72,7 @@ def test_a_folder_that_is_no_finished_study_stays_as_it_is(
     if what == "damaged":
         edit(folder / schema.REWARDS, lambda text: text[:-3])
     elif what == "locked":
-        (folder / ".lock").touch()
+        (folder / ".lock.json").touch()
     elif what == "in training":
         (folder / "checkpoint").mkdir()
     else:

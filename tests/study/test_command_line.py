@@ -73,6 +73,17 @@ def test_cuda_without_cuda(capsys: pytest.CaptureFixture, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("file", ["rewards.csv", "study.json"])
+def test_truncated_file(file: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
+    capsys.readouterr()
+    damaged = tmp_path / "scaled" / "baseline" / file
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    before = tree(tmp_path)
+    assert file in refused(capsys, [*TINY, "--seeds", "1", "--results-dir", str(tmp_path)])
+    assert tree(tmp_path) == before
+
+
 def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     """A mirror with other runs, with another configuration, and one that is the results folder itself."""
     here, mirror = tmp_path / "here", tmp_path / "mirror"
@@ -174,8 +185,11 @@ def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
 
 
 def test_finished_runs_are_not_trained_again(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """And rows that an interruption left of a run that is not asked for any more do not matter."""
     main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
     before = tree(tmp_path)
+    with (tmp_path / "scaled" / "baseline" / "evaluations.csv").open("a") as file:
+        file.write("43,0.01,0.01,0,-1,0,0,0\n")
     main(EXPERIMENT, [*TINY, "--results-dir", str(tmp_path)])
     assert "0 of 1 runs to train" in capsys.readouterr().out
     after = tree(tmp_path)

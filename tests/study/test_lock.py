@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import multiprocessing
-import os
 import socket
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import filelock
 import pytest
 
 from common.study import lock
@@ -23,13 +22,8 @@ Start = Callable[[], Racer]
 @pytest.fixture(params=["flock", "file"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With flock, and on a file system that has none."""
-
-    def without_flock(descriptor: int) -> None:
-        raise OSError(errno.ENOTSUP, "no flock here")
-
     if request.param == "file":
-        monkeypatch.setattr(lock, "_flock", without_flock)
-        monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.1)
+        monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
     return request.param
 
 
@@ -64,9 +58,9 @@ def start(tmp_path: Path, kind: str) -> Iterator[Start]:
         process.join()
 
 
-def answer(racer: Racer, message: str = "") -> str:
+def answer(racer: Racer) -> str:
     """What it says to a message."""
-    racer[1].send(message)
+    racer[1].send("")
     return racer[1].recv()
 
 
@@ -77,24 +71,22 @@ def refusal(folder: Path) -> str:
     return str(problem.value)
 
 
-def test_the_second_gets_one_line_that_names_the_holder(start: Start, tmp_path: Path) -> None:
-    holder = start()
-    assert answer(holder) == "in"
-    since = json.loads((tmp_path / lock.NAME).read_text())["since"]
-    assert f"pid {holder[0].pid} on host {socket.gethostname()}, since {since}" in refusal(tmp_path)
-    assert answer(holder) == "out"
-    assert list(tmp_path.iterdir()) == []
-
-
 def race(racers: list[Racer]) -> None:
-    """One gets in; the other names it."""
+    """One gets in, the other does not."""
     for _, pipe in racers:
         pipe.send("")
     answers = [pipe.recv() for _, pipe in racers]
     assert answers.count("in") == 1, answers
-    winner = racers[answers.index("in")]
-    assert f"pid {winner[0].pid} on host" in answers[1 - answers.index("in")]
-    assert answer(winner) == "out"
+    assert "another process writes here" in answers[1 - answers.index("in")]
+    assert answer(racers[answers.index("in")]) == "out"
+
+
+def test_the_second_gets_one_line_that_names_the_holder(start: Start, tmp_path: Path) -> None:
+    holder = start()
+    assert answer(holder) == "in"
+    since = json.loads((tmp_path / lock.HOLDER).read_text())["since"]
+    assert f"pid {holder[0].pid} on host {socket.gethostname()}, since {since}" in refusal(tmp_path)
+    assert answer(holder) == "out" and not (tmp_path / lock.HOLDER).exists()
 
 
 def test_one_of_two_racing_processes_gets_in(start: Start) -> None:
@@ -108,57 +100,10 @@ def test_the_lock_of_a_killed_process_is_taken_over(start: Start, tmp_path: Path
     assert answer(killed) == "in"
     killed[0].kill()
     killed[0].join()
-    assert json.loads((tmp_path / lock.NAME).read_text())["pid"] == killed[0].pid
+    assert json.loads((tmp_path / lock.HOLDER).read_text())["pid"] == killed[0].pid
     race(racers)
-
-
-def leave_lock(folder: Path, **changes: object) -> None:
-    """A lock file of this very process, but for `changes`."""
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "since": "then"}
-    (folder / lock.NAME).write_text(json.dumps({**who, **changes}))
-
-
-def test_whose_lock_file_it_is(kind: str, tmp_path: Path) -> None:
-    """Without flock another host's is never taken over, nor that of a process that runs; with flock all are."""
-    (tmp_path / lock.NAME).write_text("")  # killed between making the file and writing who it is
-    with FolderLock(tmp_path):
-        pass
-    for changes in ({"host": "elsewhere", "pid": 1}, {}):
-        leave_lock(tmp_path, **changes)
-        if kind == "flock":
-            with FolderLock(tmp_path):
-                pass
-        else:
-            line = refusal(tmp_path)
-            assert f"pid {changes.get('pid', os.getpid())} on" in line and str(tmp_path / lock.NAME) in line
-
-
-def test_a_folder_moved_away_keeps_its_file(kind: str, tmp_path: Path) -> None:
-    old, aside = tmp_path / "study", tmp_path / "aside"
-    with FolderLock(old):
-        old.rename(aside)
-        with FolderLock(old):
-            assert (old / lock.NAME).exists()
-        assert (aside / lock.NAME).exists()
 
 
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert str(tmp_path / "file" / "study") in refusal(tmp_path / "file" / "study")
-
-
-@pytest.mark.parametrize("kind", ["flock"], indirect=True)
-def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flock, removed = lock._flock, []
-
-    def late(descriptor: int) -> None:
-        if not removed:
-            (tmp_path / lock.NAME).unlink()  # as its holder does at the end
-            removed.append(descriptor)
-        flock(descriptor)
-
-    monkeypatch.setattr(lock, "_flock", late)
-    with FolderLock(tmp_path):
-        assert f"pid {os.getpid()} on" in refusal(tmp_path)

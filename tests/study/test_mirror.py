@@ -16,55 +16,48 @@ from common.study.mirror import Mirror
 WRITE = mirror.write_atomically
 
 
-@pytest.fixture
-def warnings() -> list[str]:
-    return []
+class Copied:
+    """A study, its mirror, and what happened between them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        """Copies of files whose name ends in `ending` fail, the next `failures` of them."""
+        self.study, self.drive = folder / "study", folder / "drive"
+        self.warnings, self.waited, self.written = [], [], []
+        self.ending, self.failures = "", 0
+        self.mirror = Mirror(self.drive, warn=self.warnings.append)
+        monkeypatch.setattr(mirror, "write_atomically", self._write)
+        monkeypatch.setattr(mirror.time, "sleep", self.waited.append)
+        (self.study / "checkpoint").mkdir(parents=True)
+        for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".runs.csv.partial"):
+            (self.study / name).write_text(f"{name} 1\n")
+
+    def _write(self, path: Path, data: object) -> None:
+        if self.failures and path.name.endswith(self.ending):
+            self.failures -= 1
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        self.written.append(path.name)
+        WRITE(path, data)
+
+    def save(self, number: int) -> Path:
+        """The manifest of a checkpoint whose files tell which one it is."""
+        manifest = self.study / f"checkpoint/checkpoint-{number:06d}.json"
+        manifest.with_suffix(".data").write_bytes(b"%d" % number * 1000)
+        manifest.write_bytes(b"manifest of %d" % number)
+        return manifest
+
+    def push(self, number: int) -> bool:
+        """Whether a checkpoint arrives."""
+        self.mirror.push(self.save(number))
+        return self.mirror.flush(10)
+
+    def checkpoints(self) -> dict[str, bytes]:
+        """What the mirror has of them."""
+        return {path.name: path.read_bytes() for path in self.drive.glob("checkpoint/*")}
 
 
 @pytest.fixture
-def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds of the back-off, which the tests do not wait."""
-    seconds: list[float] = []
-    monkeypatch.setattr(mirror.time, "sleep", seconds.append)
-    return seconds
-
-
-@pytest.fixture
-def drive(tmp_path: Path) -> Path:
-    return tmp_path / "drive"
-
-
-@pytest.fixture
-def copies(drive: Path, warnings: list[str], waited: list[float]) -> Mirror:
-    return Mirror(drive, warn=warnings.append)
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    folder = tmp_path / "study"
-    folder.mkdir()
-    for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".runs.csv.partial"):
-        (folder / name).write_text(f"{name} 1\n")
-    return folder
-
-
-def checkpoint(study: Path, number: int) -> Path:
-    """The manifest of a checkpoint whose files tell which one it is."""
-    folder = study / "checkpoint"
-    folder.mkdir(exist_ok=True)
-    (folder / f"checkpoint-{number:06d}.data").write_bytes(b"%d" % number * 1000)
-    manifest = folder / f"checkpoint-{number:06d}.json"
-    manifest.write_bytes(b"manifest of %d" % number)
-    return manifest
-
-
-def push(copies: Mirror, study: Path, number: int) -> bool:
-    copies.push(checkpoint(study, number))
-    return copies.flush(10)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} if folder.exists() else {}
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copied:
+    return Copied(tmp_path, monkeypatch)
 
 
 def whole(*numbers: int, first: int) -> dict[str, bytes]:
@@ -76,139 +69,96 @@ def whole(*numbers: int, first: int) -> dict[str, bytes]:
     return files
 
 
-class Faults:
-    """Raises ENOTCONN in the next `times` copies of files with this ending."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, ending: str = "", times: int = 0):
-        self.ending, self.times, self.raised = ending, times, 0
-        monkeypatch.setattr(mirror, "write_atomically", self)
-
-    def __call__(self, path: Path, data: object) -> None:
-        if self.times and path.name.endswith(self.ending):
-            self.times -= 1
-            self.raised += 1
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
-        WRITE(path, data)
-
-
-def test_two_generations_are_kept_under_new_names(copies: Mirror, drive: Path, study: Path) -> None:
+def test_two_generations_are_kept_under_new_names(copied: Copied) -> None:
     for number in (5, 6, 7):
-        assert push(copies, study, number)
-    assert contents(drive / "checkpoint") == whole(6, 7, first=2)
-    assert push(Mirror(drive, warn=print), study, 1)
-    assert contents(drive / "checkpoint") == {**whole(7, first=3), **whole(1, first=4)}
+        assert copied.push(number)
+    assert copied.checkpoints() == whole(6, 7, first=2)
+    copied.mirror = Mirror(copied.drive, warn=print)
+    assert copied.push(1)
+    assert copied.checkpoints() == {**whole(7, first=3), **whole(1, first=4)}
 
 
 @pytest.mark.parametrize("suffix", [".data", ".json"])
-def test_failures(
-    copies: Mirror,
-    drive: Path,
-    study: Path,
-    warnings: list[str],
-    waited: list[float],
-    monkeypatch: pytest.MonkeyPatch,
-    suffix: str,
-) -> None:
+def test_failures(copied: Copied, suffix: str) -> None:
     """A passing one is retried in silence, a lasting one is one line and keeps what was there."""
-    faults = Faults(monkeypatch, suffix, len(mirror.RETRY_DELAYS))
-    assert push(copies, study, 1)
-    assert faults.raised == len(mirror.RETRY_DELAYS) and waited == list(mirror.RETRY_DELAYS)
-    assert push(copies, study, 2) and warnings == []
-    assert contents(drive / "checkpoint") == whole(1, 2, first=1)
-    faults.times = 1000
+    copied.ending, copied.failures = suffix, len(mirror.RETRY_DELAYS)
+    assert copied.push(1) and copied.waited == list(mirror.RETRY_DELAYS)
+    assert copied.push(2) and copied.warnings == []
+    copied.failures = 1000
     for number in (3, 4, 5):
-        assert not push(copies, study, number)
-        assert contents(drive / "checkpoint") == whole(1, 2, first=1)
-    assert len(warnings) == 1 and "\n" not in warnings[0] and "endpoint is not connected" in warnings[0]
-    faults.times = 0
-    assert push(copies, study, 6)
-    assert contents(drive / "checkpoint") == whole(2, 6, first=2)
-    faults.times = 1000
-    assert not push(copies, study, 7)
-    assert len(warnings) == 2  # another episode
+        assert not copied.push(number)
+        assert copied.checkpoints() == whole(1, 2, first=1)
+    assert len(copied.warnings) == 1 and "endpoint is not connected" in copied.warnings[0]
+    copied.failures = 0
+    assert copied.push(6) and copied.checkpoints() == whole(2, 6, first=2)
+    copied.failures = 1000
+    assert not copied.push(7) and len(copied.warnings) == 2  # another episode
 
 
-def test_bytes_that_do_not_arrive_are_noticed(
-    copies: Mirror, drive: Path, study: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stat = Path.stat
-
+def test_bytes_that_do_not_arrive_are_noticed(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(path: Path, **options: object) -> object:
         return SimpleNamespace(st_size=5) if path.suffix == ".partial" else stat(path, **options)
 
+    stat = Path.stat
     monkeypatch.setattr(Path, "stat", short)
-    assert not push(copies, study, 1)
-    assert "5 of 1000 bytes arrived" in warnings[0] and contents(drive / "checkpoint") == {}
+    assert not copied.push(1)
+    assert "5 of 1000 bytes arrived" in copied.warnings[0] and copied.checkpoints() == {}
 
 
 def test_nobody_waits_for_a_copy_and_only_the_newest_checkpoint_waits(
-    copies: Mirror, drive: Path, study: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+    copied: Copied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, go, written = threading.Event(), threading.Event(), []
+    began, go = threading.Event(), threading.Event()
 
     def slow(path: Path, data: object) -> None:
         began.set()
         assert go.wait(10)
-        written.append(path.name)
-        WRITE(path, data)
+        copied._write(path, data)
 
     monkeypatch.setattr(mirror, "write_atomically", slow)
-    copies.push(checkpoint(study, 1))
+    copied.mirror.push(copied.save(1))
     assert began.wait(10)
     for number in (2, 3):
-        copies.push(checkpoint(study, number))
-    assert not copies.flush(0.01)
-    for path in study.glob("checkpoint/*[12].*"):  # removed here while it is being copied
+        copied.mirror.push(copied.save(number))
+    assert not copied.mirror.flush(0.01)
+    for path in copied.study.glob("checkpoint/*[12].*"):  # removed here while it is being copied
         path.unlink()
     go.set()
-    assert copies.flush(10)
-    assert contents(drive / "checkpoint") == whole(1, 3, first=1) and len(written) == 4
-    manifest = checkpoint(study, 4)
+    assert copied.mirror.flush(10)
+    assert copied.checkpoints() == whole(1, 3, first=1) and len(copied.written) == 4
+    manifest = copied.save(4)
     manifest.unlink()  # before its copy begins
-    copies.push(manifest)
-    assert copies.flush(10) and len(written) == 4 and warnings == []
+    copied.mirror.push(manifest)
+    assert copied.mirror.flush(10) and len(copied.written) == 4 and copied.warnings == []
 
 
-def test_results_come_whole_and_runs_csv_last(
-    copies: Mirror, drive: Path, study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order = []
-
-    def note(path: Path, data: object) -> None:
-        order.append(path.name)
-        WRITE(path, data)
-
-    monkeypatch.setattr(mirror, "write_atomically", note)
-    copies.push_results(study)
-    assert copies.flush(10)
-    assert sorted(order) == ["curve.png", "rewards.csv", "runs.csv", "study.json"] and order[-1] == "runs.csv"
-    assert contents(drive) == {name: (study / name).read_bytes() for name in order}
-    reader = (drive / "rewards.csv").open("rb")
-    (study / "rewards.csv").write_text("longer\n")
-    copies.push_results(study)
-    assert copies.flush(10) and (drive / "rewards.csv").read_text() == "longer\n"
-    assert reader.read() == b"rewards.csv 1\n"  # a reader keeps the old file whole
-    reader.close()
+def test_results_come_whole_and_runs_csv_last(copied: Copied) -> None:
+    copied.mirror.push_results(copied.study)
+    assert copied.mirror.flush(10)
+    assert sorted(copied.written) == ["curve.png", "rewards.csv", "runs.csv", "study.json"]
+    assert copied.written[-1] == "runs.csv"
+    assert all((copied.drive / name).read_text() == f"{name} 1\n" for name in copied.written)
+    with (copied.drive / "rewards.csv").open() as reader:
+        (copied.study / "rewards.csv").write_text("longer\n")
+        copied.mirror.push_results(copied.study)
+        assert copied.mirror.flush(10) and (copied.drive / "rewards.csv").read_text() == "longer\n"
+        assert reader.read() == "rewards.csv 1\n"  # a reader keeps the old file whole
 
 
-def test_results_are_taken_at_the_call_and_come_before_what_follows(
-    copies: Mirror, drive: Path, study: Path, warnings: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_are_taken_at_the_call_and_come_before_what_follows(copied: Copied) -> None:
     """A mirror that has a checkpoint, or has removed one, must have the rows of the runs that it lacks."""
-    assert push(copies, study, 1)
-    faults = Faults(monkeypatch, "runs.csv", 1000)
-    copies.push_results(study)
-    assert not copies.flush(10)
-    (study / "runs.csv").write_text("lists a run whose rows were not there at the call\n")
-    assert not push(copies, study, 2)
-    assert contents(drive / "checkpoint") == whole(1, first=1)
-    copies.clear()  # of 1, and of 2, which waits
-    assert not push(copies, study, 3)
-    assert faults.raised and len(warnings) == 1
-    assert contents(drive / "checkpoint") == whole(1, first=1) and "runs.csv" not in contents(drive)
-    faults.times = 0
-    assert copies.flush(10)
-    assert (drive / "runs.csv").read_text() == "runs.csv 1\n"
-    assert contents(drive / "checkpoint") == whole(3, first=1)
-    copies.clear()
-    assert copies.flush(10) and not (drive / "checkpoint").exists()
+    assert copied.push(1)
+    copied.ending, copied.failures = "runs.csv", 1000
+    copied.mirror.push_results(copied.study)
+    assert not copied.mirror.flush(10)
+    (copied.study / "runs.csv").write_text("lists a run whose rows were not there at the call\n")
+    assert not copied.push(2)
+    copied.mirror.clear()
+    assert not copied.push(3)
+    assert copied.checkpoints() == whole(1, first=1) and not (copied.drive / "runs.csv").exists()
+    copied.failures = 0
+    assert copied.mirror.flush(10)
+    assert (copied.drive / "runs.csv").read_text() == "runs.csv 1\n"
+    assert copied.checkpoints() == whole(3, first=1)
+    copied.mirror.clear()
+    assert copied.mirror.flush(10) and not (copied.drive / "checkpoint").exists()

@@ -1,0 +1,120 @@
+"""Ready-made rules for experiments: normalised rewards, steps limited relative to a layer's weights, the recipe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from common.agents.algorithm import Algorithm
+from common.agents.layout import Layer
+from common.agents.networks import Actor, Critic
+from common.agents.normalisation import NormalisedInputs, NormalisedState
+from common.agents.optimizer import Adam
+from common.config import StudyConfig, option
+
+PARTS = ("input_norm", "reward_norm", "step_limit")  # of the recipe
+
+LEAST_VARIANCE = 1e-8
+LEAST_WEIGHT = 1e-3  # root mean square below which a layer's weights count as so large; lets zeros move
+
+
+class NormalisedReward(Algorithm):
+    """The learner sees (r − mean)/sd of all training rewards of its run so far, with their present values."""
+
+    def run_state(self) -> dict[str, float]:
+        return {**super().run_state(), "reward_count": 0.0, "reward_mean": 0.0, "reward_squares": 0.0}
+
+    def observe_rewards(self, run_state: dict[str, Tensor], rewards: Tensor) -> None:
+        super().observe_rewards(run_state, rewards)
+        count, mean, squares = (run_state[f"reward_{name}"] for name in ("count", "mean", "squares"))
+        new = rewards.double()
+        steps = new.shape[1]
+        apart = new.mean(1) - mean
+        squares += (new - new.mean(1, keepdim=True)).square().sum(1) + apart.square() * count * steps / (count + steps)
+        mean += apart * steps / (count + steps)
+        count += steps
+
+    def reward(self, run_state: dict[str, Tensor], rewards: Tensor) -> Tensor:
+        count, mean, squares = (run_state[f"reward_{name}"] for name in ("count", "mean", "squares"))
+        sd = (squares / count.clamp(min=1.0)).clamp(min=LEAST_VARIANCE).sqrt()
+        return ((super().reward(run_state, rewards).double() - mean[:, None]) / sd[:, None]).to(rewards.dtype)
+
+
+@dataclass(frozen=True)
+class LimitedStepsConfig(StudyConfig):
+    """The options of LimitedSteps."""
+
+    actor_limit: float = option(1e-3, "largest relative change of a layer of the actors in a step", above=0.0)
+    critic_limit: float = option(1e-2, "largest relative change of a layer of the critic in a step", above=0.0)
+
+
+class LimitedAdam(Adam):
+    """Adam whose step changes no layer by more than `relative` of max(its weights' norm, 1e-3·√numbers).
+
+    Weight and bias of a layer count together. The same rule as `limit_steps` of the monitor.
+    """
+
+    def __init__(self, layers: dict[str, Layer], relative: float, beta1: float, beta2: float, eps: float):
+        super().__init__(layers, beta1, beta2, eps)
+        self.relative = relative
+
+    def change(
+        self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: tuple[Tensor, ...]
+    ) -> Tensor:
+        change = super().change(weights, gradients, moments, scales)
+        for layer in self.layers.values():
+            step = change[..., layer.place]
+            least = LEAST_WEIGHT * math.sqrt(layer.numbers)
+            most = self.relative * weights[..., layer.place].norm(dim=-1, keepdim=True).clamp(min=least)
+            step.mul_((most / step.norm(dim=-1, keepdim=True)).clamp(max=1.0))
+        return change
+
+
+class LimitedSteps(Algorithm):
+    """Actors and critic with LimitedAdam, by the options actor_limit and critic_limit of the configuration."""
+
+    def actor_optimizer(self, layers: dict[str, Layer]) -> Adam:
+        return LimitedAdam(layers, self.config.actor_limit, self.config.beta1, self.config.beta2, self.config.adam_eps)
+
+    def critic_optimizer(self, layers: dict[str, Layer]) -> Adam:
+        rates = (self.config.critic_beta1, self.config.beta2, self.config.adam_eps)
+        return LimitedAdam(layers, self.config.critic_limit, *rates)
+
+
+@dataclass(frozen=True)
+class RecipeConfig(LimitedStepsConfig):
+    """The options of the recipe."""
+
+    without: tuple[str, ...] = option((), "parts of the recipe to leave out", choices=PARTS)
+
+
+class RecipeActor(NormalisedState, Actor):
+    """The actor of the recipe."""
+
+
+class RecipeCritic(NormalisedInputs, Critic):
+    """The critic of the recipe."""
+
+
+class RecipeAlgorithm(LimitedSteps, NormalisedReward):
+    """The rules of the recipe."""
+
+
+def recipe_actor(config: RecipeConfig) -> Actor:
+    """Actor of the recipe, as far as the configuration leaves its parts in."""
+    return (Actor if "input_norm" in config.without else RecipeActor)(config)
+
+
+def recipe_critic(config: RecipeConfig) -> Critic:
+    """Critic of the recipe."""
+    return (Critic if "input_norm" in config.without else RecipeCritic)(config)
+
+
+def recipe_algorithm(config: RecipeConfig) -> Algorithm:
+    """Rules of the recipe."""
+    parts = {
+        (False, False): RecipeAlgorithm, (False, True): NormalisedReward, (True, False): LimitedSteps
+    }  # fmt: skip
+    return parts.get(("reward_norm" in config.without, "step_limit" in config.without), Algorithm)(config)
