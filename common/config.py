@@ -137,7 +137,7 @@ class StudyConfig:
 
 QUICK = {
     "agents": 12,
-    "episodes": 400,
+    "episodes": 240,
     "batch_size": 32,
     "actor_lrs": (1e-3, 1e-1),
     "critic_lrs": (1e-3, 1e-1),
