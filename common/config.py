@@ -137,11 +137,11 @@ class StudyConfig:
 
 QUICK = {
     "agents": 12,
-    "episodes": 240,
+    "episodes": 200,
     "batch_size": 32,
     "actor_lrs": (1e-3, 1e-1),
     "critic_lrs": (1e-3, 1e-1),
-    "eval_episodes": 4,
+    "eval_episodes": 2,
 }
 
 
