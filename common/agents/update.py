@@ -160,7 +160,7 @@ class Update:
                 logged = {"states": states, "actions": actions, "pre_activations": z}
                 logged["extras"] = self._measures(runs, states)
         if not due:
-            _, seen, q = self._actor_loss(runs, states, z, actions.requires_grad_(), None, 0, weights)
+            _, seen, q = self._actor_loss(runs, states, z, actions.detach().requires_grad_(), None, 0, weights)
             (dq_da,) = torch.autograd.grad(q.sum(), [seen])
             idle = self._not_due(self.actors, runs, "actor")
             return self._nothing_changed(states), {**logged, **idle, "z_after": z, "dq_da": dq_da}

@@ -158,6 +158,14 @@ def test_a_run_too_short_to_train() -> None:
     assert row["stopping_episode"] is None and row["final_saturation_ratio"] is None
 
 
+def test_networks_of_another_depth(tmp_path: Path) -> None:
+    """Layers that the networks do not have stay empty, further ones are appended."""
+    options = {**SMALL, "actor_hidden": (8,), "critic_hidden": (16, 8, 4), "episodes": 4}
+    config = StudyConfig(actor_lrs=(1e-2,), critic_lrs=(1e-2,), results_dir=str(tmp_path), **options)
+    rows = load_study(run_study(EXPERIMENT, config)).gradient_norms
+    assert rows.actor_fc3.isna().all() and (rows[["actor_fc2", "critic_fc3", "critic_fc4"]] > 0).all(axis=None)
+
+
 def test_written_study_reads_back(tmp_path: Path) -> None:
     config = StudyConfig(episodes=6, actor_lrs=GRID[:2], critic_lrs=GRID[:1], results_dir=str(tmp_path), **SMALL)
     study = load_study(run_study(EXPERIMENT, config))
