@@ -136,9 +136,9 @@ class StudyConfig:
 
 
 QUICK = {
-    "agents": 12,
+    "agents": 10,
     "episodes": 200,
-    "batch_size": 32,
+    "batch_size": 16,
     "actor_lrs": (1e-3, 1e-1),
     "critic_lrs": (1e-3, 1e-1),
     "eval_episodes": 2,
