@@ -54,7 +54,7 @@ def compare_presets() -> dict[str, Comparison]:
     for folder in find_studies(ROOT / "results"):
         if folder.parent.parent == ROOT / "results" and folder.parent.name in found:
             found[folder.parent.name].append(folder)
-    return {preset: Comparison(ROOT / "results" / preset, folders) for preset, folders in found.items() if folders}
+    return {preset: Comparison(ROOT / "results" / preset, folders, fewest=2) for preset, folders in found.items() if folders}
 
 
 class Pages:

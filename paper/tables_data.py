@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, KEY, comparison_table
+from common.analysis.comparison_statistics import BASELINE, KEY, comparison_tables
 from common.config import GRID
 from common.recording import schema
 from common.recording.results import ResultsError, Study, load_study
@@ -187,7 +187,7 @@ class Recordings:
             study = self.studies[name, preset]
             for parts, rows in zip(frames, (study.runs, study.agents, study.policies), strict=True):
                 parts.append(rows.assign(experiment=name))
-        table = comparison_table(*(pd.concat(parts, ignore_index=True) for parts in frames))
+        table, _ = comparison_tables(*(pd.concat(parts, ignore_index=True) for parts in frames), fewest=2)
         return table.set_index("experiment").astype(object)
 
 

@@ -17,7 +17,7 @@ from common.analysis.figures import NORMAL, SMALL, actor_colour
 from common.recording import schema
 from common.recording.results import learning_rate_text, learning_rates
 
-WIDTH = 7.0  # inches, a text column
+WIDTH = 8.0  # inches
 ROW = 0.56  # inches per experiment
 LINEAR = 1.0  # the score axis is linear up to this absolute value
 LOWEST_LINEAR = -2.0  # and all linear where no score is below this
@@ -28,24 +28,28 @@ RING = {"markerfacecolor": "none", "ms": 6.5}  # around a dot where both say the
 
 
 def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> Figure:
-    """Experiments of one preset from the top: `table` of comparison_table, `runs` of only_finished.
+    """Experiments of one preset from the top: `table` of comparison_tables, `runs` of only_finished.
 
     Left every run's normalised score, coloured by actor learning rate, with the mean of the seeds' medians and its
-    interval; right the shares of runs that never stop, improved and beat the baseline, and the saturation.
+    interval; right the shares of cells that are viable and that learn, of runs that never stop, improved and beat the
+    baseline, and the saturation.
     """
     heights = {name: -place for place, name in enumerate(table["experiment"])}
     rows = list(heights.values())
     figure = Figure(figsize=(WIDTH, 1.5 + ROW * len(table)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, wspace=0.04)
-    panels = figure.subplots(1, 4, sharey=True, width_ratios=(3.6, 1, 1, 1))
+    figure.get_layout_engine().set(w_pad=0.03, wspace=0.03)
+    panels = figure.subplots(1, 5, sharey=True, width_ratios=(3.4, 1, 1, 1, 1))
     _scores(panels[0], table, runs, heights)
+    low, viable, high = (table[f"viable_cells{end}"].astype(float) / table["cells"] for end in ("_low", "", "_high"))
+    panels[1].hlines(rows, low, high, color="0.5", linewidth=1.2)
+    _shares(panels[1], rows, "● viable\n○ learns", "share of cells", (viable, FILLED), (table["learning_cells"] / table["cells"], RING))
     never, improved = (table[what] / table["runs"] for what in ("runs_never_stopping", "improved_runs"))
     better = table["runs_better_than_baseline"] / table["paired_runs"]
     saturated, wrong = table["median_final_saturation"], table["median_final_wrong_side_saturation"]
-    _shares(panels[1], rows, "● never stop", "share of runs", (never, FILLED))
-    _shares(panels[2], rows, "● beat own start\n○ beat baseline", "share of runs", (improved, FILLED), (better, RING))
-    _shares(panels[3], rows, "● saturated\n○ on wrong side", "median share", (saturated, FILLED), (wrong, RING))
+    _shares(panels[2], rows, "● never stops", "share of runs", (never, FILLED))
+    _shares(panels[3], rows, "● beats its start\n○ beats baseline", "share of runs", (improved, FILLED), (better, RING))
+    _shares(panels[4], rows, "● saturated\n○ wrong side", "median share", (saturated, FILLED), (wrong, RING))
     panels[0].set_yticks(rows, [_name(row) for row in table.itertuples()], fontsize=SMALL)
     panels[0].set_ylim(-len(table) + 0.5, 0.5)
     for axes in panels:
@@ -56,17 +60,12 @@ def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> F
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=SMALL)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    handles = _legend(runs)
+    handles = _legend(runs, bool(table["median_score_low"].notna().any()))
+    columns = len(handles) if len(handles) <= 6 else math.ceil(len(handles) / 2)
     figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles) if len(handles) <= 6 else math.ceil(len(handles) / 2),
-        fontsize=SMALL,
-        frameon=False,
-        columnspacing=1.0,
-        handletextpad=0.5,
-        handlelength=1.4,
-    )
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False, columnspacing=1.0,
+        handletextpad=0.5, handlelength=1.4,
+    )  # fmt: skip
     figure.suptitle(f"Experiments compared — {preset}", fontsize=NORMAL)
     return figure
 
@@ -128,14 +127,14 @@ def _shares(axes: Axes, rows: list[int], title: str, unit: str, *marks: tuple[pd
         values = shares.astype("float64").to_numpy(na_value=np.nan)
         axes.plot(values, rows, "o", markeredgecolor="0.15", markeredgewidth=0.9, zorder=3, clip_on=False, **face)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "50", "100%"])
+    axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes.set_xlabel(unit, fontsize=SMALL)
     axes.set_title(title, fontsize=SMALL, loc="left")
 
 
-def _legend(runs: pd.DataFrame) -> list[Line2D]:
+def _legend(runs: pd.DataFrame, intervals: bool) -> list[Line2D]:
     marks = [(actor_colour(rate), "o", 0.0, f"actor lr {learning_rate_text(rate)}") for rate in learning_rates(runs)[0]]
-    marks.append(("black", "D", 1.4, "median, 95% interval over seeds"))
+    marks.append(("black", "D", 1.4 * intervals, "median" + ", 95% interval over seeds" * intervals))
     if (runs["status"] == schema.DIVERGED).any():
         marks.append(("0.3", "x", 0.0, "diverged"))
     handles = [Line2D([], [], color=colour, marker=m, lw=width, ms=4, label=text) for colour, m, width, text in marks]

@@ -103,7 +103,9 @@ def study_label(runs: pd.DataFrame) -> str:
 
 
 def learning_rate_text(rate: float) -> str:
-    """A learning rate as the project writes it: 1e-4, 3e-3, 1.5e-2."""
+    """A learning rate as the project writes it: 1e-4, 3e-3, 1.5e-2, 0."""
+    if rate == 0:
+        return "0"
     mantissa, exponent = f"{rate:.6e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 

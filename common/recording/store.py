@@ -37,6 +37,11 @@ def format_cell(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
+def csv_bytes(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A CSV file: a header, cells as `format_cell` has them, a line end after every row."""
+    return "".join(f"{','.join(map(format_cell, row))}\n" for row in (columns, *rows)).encode()
+
+
 def _key_text(key: RunKey) -> str:
     return f"{key.seed},{key.actor_lr!r},{key.critic_lr!r}"
 
@@ -251,5 +256,4 @@ class ResultsStore:
         """Write reference_policies.csv with these rows, in order."""
         path = self.folder / schema.REFERENCE_POLICIES
         columns = schema.FILES[schema.REFERENCE_POLICIES]
-        lines = [",".join(format_cell(row[name]) for name in columns) for row in rows]
-        write_atomically(path, "\n".join([",".join(columns), *lines, ""]).encode())
+        write_atomically(path, csv_bytes(columns, ([row[name] for name in columns] for row in rows)))
