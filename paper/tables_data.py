@@ -138,7 +138,8 @@ class Recordings:
 
     def __init__(self, results: Path):
         self.results = results
-        self.experiments = [name for name in experiment_names() if name != BASELINE]
+        recorded = {folder.name for preset in PRESETS for folder in (results / preset).glob("*/")}
+        self.experiments = [name for name in experiment_names() if name != BASELINE and name in recorded]
         self.studies = {
             (experiment, preset): study
             for preset in PRESETS
