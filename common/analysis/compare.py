@@ -149,7 +149,7 @@ def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = Fals
         ("median", "score"): lambda row: _number(row.median_score),
         ("95% interval", "over seeds"): lambda row: _interval(row.median_score_low, row.median_score_high),
         ("best", "score"): lambda row: _number(row.best_score),
-        ("actor, critic lr", "of the best"): lambda row: _rates(row.best_score_actor_lr, row.best_score_critic_lr),
+        ("its actor,", "critic lr"): lambda row: _rates(row.best_score_actor_lr, row.best_score_critic_lr),
     })  # fmt: skip
     viable = "Viable pairs of learning rates\n" + _aligned(table, {
         ("mean", "≥ 0.5"): lambda row: _of(row.viable_cells, row.cells),

@@ -123,11 +123,6 @@ def score_ages(runs: pd.DataFrame) -> str:
     return f"episodes {ages.min():.0f} to {ages.max():.0f}"
 
 
-def runs_of_pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
-    """Rows of a table that belong to one learning-rate pair, over all seeds."""
-    return table[(table["actor_lr"] == actor_lr) & (table["critic_lr"] == critic_lr)]
-
-
 def stopping_cell(runs: pd.DataFrame) -> StoppingCell:
     """Stopping episodes [episodes] over the seeds of one learning-rate pair, from its rows of runs.csv."""
     stopped = runs["stopping_episode"].dropna()
@@ -144,6 +139,16 @@ def stopping_cell(runs: pd.DataFrame) -> StoppingCell:
         first=min(stopped, default=None),
         last=max(stopped, default=None),
     )
+
+
+def stopping_texts(cell: StoppingCell) -> list[str]:
+    """What there is to say of a cell: `188` or `never`; `188`, `(161–232)`; `2/3 never`, `(240)`; `210`, `1/3 diverged`."""
+    misses = {"never": cell.never, "diverged": cell.diverged}
+    words = [f"{count}/{cell.seeds} {what}" if count < cell.seeds else what for what, count in misses.items() if count]
+    span = []
+    if cell.first is not None and (cell.first < cell.last or cell.median is None):
+        span = [f"({cell.first:.0f}" + (f"–{cell.last:.0f})" if cell.first < cell.last else ")")]
+    return [f"{cell.median:.0f}", *span, *words] if cell.median is not None else words + span
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
