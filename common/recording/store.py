@@ -42,10 +42,6 @@ def csv_bytes(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
     return "".join(f"{','.join(map(format_cell, row))}\n" for row in (columns, *rows)).encode()
 
 
-def _key_text(key: RunKey) -> str:
-    return f"{key.seed},{key.actor_lr!r},{key.critic_lr!r}"
-
-
 def _parse_key(line: str, file: Path) -> RunKey:
     try:
         seed, actor_lr, critic_lr = line.split(",", 3)[:3]
@@ -173,17 +169,14 @@ class RunTable:
     def put(self, key: RunKey, columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
         """Set the rows of a run; `columns` name their cells, missing columns stay empty."""
         fixed = schema.FILES[self.path.name]
-        extra = tuple(name for name in columns if name not in fixed)
-        header = ",".join(fixed + extra)
+        order = fixed + tuple(name for name in columns if name not in fixed)
+        header = ",".join(order)
         if self.header and self.header != header:
             raise StoreError(f"{self.path}: has columns {self.header!r}, the new rows {header!r}")
         self.header = header
-        order = fixed[len(schema.RUN_KEY) :] + extra
-        self.lines[key] = []
-        for row in rows:
-            cells = dict(zip(columns, row, strict=True))
-            texts = (format_cell(cells.get(name)) for name in order)
-            self.lines[key].append(",".join((_key_text(key), *texts)))
+        names = dict(zip(schema.RUN_KEY, (str(key.seed), repr(key.actor_lr), repr(key.critic_lr)), strict=True))
+        cells = (names | dict(zip(columns, row, strict=True)) for row in rows)
+        self.lines[key] = [",".join(format_cell(row.get(name)) for name in order) for row in cells]
 
     def write(self, finished: Iterable[RunKey]) -> None:
         """Write the rows of the finished runs, in order."""
