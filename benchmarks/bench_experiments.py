@@ -22,12 +22,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.agents.learner import Learner  # noqa: E402
 from common.agents.reports import RunKey  # noqa: E402
-from common.config import GRID, StudyConfig  # noqa: E402
+from common.config import GRID  # noqa: E402
 from common.experiment import Experiment  # noqa: E402
 from common.training import memory, runtime  # noqa: E402
-from common.training.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
+from common.training.engine import Engine  # noqa: E402
 
 COLUMNS = ("experiment", "seconds_per_episode", "baseline_seconds_per_episode", "ratio", "runs", "device", "threads")
 WARM_UP, EPISODES = 6, 24
@@ -42,28 +41,19 @@ def experiment(name: str) -> Experiment:
     return module.EXPERIMENT
 
 
-def player(which: Experiment, device: torch.device) -> Learner | EpisodeGraphs:
-    """16 warmed-up runs."""
-    config = StudyConfig(**which.overrides)
+def warmed_up(which: Experiment, device: torch.device) -> Engine:
+    """An engine of 16 runs after some episodes."""
     keys = [RunKey(42, *pair) for pair in itertools.product(GRID, GRID)]
-    learner = Learner(
-        config,
-        keys,
-        device,
-        actor_class=which.actor_class,
-        critic_class=which.critic_class,
-        threads=torch.get_num_threads(),
-    )
-    plays = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" else learner
+    engine = Engine(which, which.config(**which.overrides), keys, device, threads=torch.get_num_threads())
     for _ in range(WARM_UP):
-        plays.train_episode()
-    return plays
+        engine.train_episode()
+    return engine
 
 
-def timed(plays: Learner | EpisodeGraphs, device: torch.device) -> float:
+def timed(engine: Engine, device: torch.device) -> float:
     """Seconds of one episode."""
     start = time.perf_counter()
-    plays.train_episode()
+    engine.train_episode()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -84,16 +74,16 @@ def main() -> None:
     path = Path(__file__).with_name("results") / f"experiments_{runtime.device_name(device).replace(' ', '_')}.csv"
     rows = {row["experiment"]: row for row in csv.DictReader(path.open())} if path.exists() else {}
     for name in said.names or found:
-        plays, reference = player(experiment(name), device), player(experiment("baseline"), device)
+        engine, reference = warmed_up(experiment(name), device), warmed_up(experiment("baseline"), device)
         own, base = [], []
         for _ in range(EPISODES // 2):
-            for which, times in ((plays, own), (reference, base), (reference, base), (plays, own)):
+            for which, times in ((engine, own), (reference, base), (reference, base), (engine, own)):
                 times.append(timed(which, device))
         own, base = statistics.median(own), statistics.median(base)
         values = (name, f"{own:.4f}", f"{base:.4f}", f"{own / base:.2f}", 16, runtime.device_name(device), threads)
         rows[name] = dict(zip(COLUMNS, values, strict=True))
         print(f"{name:20s} {own:.3f} s per episode of 16 runs, {own / base:.2f} × the baseline's {base:.3f} s")
-        del plays, reference
+        del engine, reference
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -23,17 +23,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from common.agents.episode_inputs import epsilon  # noqa: E402
 
-from common.agents import candidates  # noqa: E402
-from common.agents.learner import Learner  # noqa: E402
+from common.agents import update  # noqa: E402
+from common.agents.bank import initial_tensors  # noqa: E402
+from common.agents.inputs import epsilon  # noqa: E402
+from common.agents.networks import Actor, Critic  # noqa: E402
 from common.agents.reports import RunKey  # noqa: E402
 from common.config import GRID, ConfigError, StudyConfig  # noqa: E402
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE, STEPS  # noqa: E402
+from common.experiment import Experiment  # noqa: E402
 from common.recording.tracking import Tracker  # noqa: E402
 from common.training import memory, runtime  # noqa: E402
-from common.training.episode_graph import EpisodeGraphs, capture_on_cuda  # noqa: E402
+from common.training.engine import Engine  # noqa: E402
 
+BASELINE = Experiment("baseline", "")
 WARM_UP = 12
 
 
@@ -114,30 +117,28 @@ def grid_keys(runs: int) -> list[RunKey]:
 
 def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_graph: bool) -> dict[str, float]:
     """Steady-state figures of the engine with `runs` runs."""
-    config = StudyConfig(actor_update=mode)
-    learner = Learner(config, grid_keys(runs), device, threads=torch.get_num_threads())
-    for name in learner.replay.TENSORS:  # touch every page, so that memory is that of a full replay
-        getattr(learner.replay, name).zero_()
-    player = EpisodeGraphs(learner, capture_on_cuda, print) if device.type == "cuda" and cuda_graph else learner
+    config = StudyConfig(actor_update=mode, cuda_graph=cuda_graph)
+    engine = Engine(BASELINE, config, grid_keys(runs), device, threads=torch.get_num_threads())
+    for name in engine.learner.replay.TENSORS:  # touch every page, so that memory is that of a full replay
+        getattr(engine.learner.replay, name).zero_()
     for _ in range(WARM_UP if mode == "joint" else 2):
-        player.train_episode()
-    layers = (learner.actors.layout.layers, learner.critics.layout.layers)
-    tracker = Tracker(learner.keys, config.agents, learner.env, layers, device, early_stop=True)
+        engine.train_episode()
+    tracker = Tracker(engine.keys, config.agents, engine.env, engine.layers, device, early_stop=True)
 
     def episode() -> None:
-        logged = (learner.episode + 1) % config.log_every == 0
-        report = player.train_episode(details=logged)
-        with learner.timer.phase("tracking"):
+        logged = (engine.episode + 1) % config.log_every == 0
+        report = engine.train_episode(details=logged)
+        with engine.timer.phase("tracking"):
             tracker.observe(report)
 
-    learner.timer.seconds.clear()
+    engine.timer.seconds.clear()
     taken = seconds(episode, repeats, device)
-    spent = dict(learner.timer.seconds)
-    memory_used = memory.peak_bytes(device) + learner.workers.peak_bytes
-    counted = runs * counted_flop(config, learner.episode)
+    spent = dict(engine.timer.seconds)
+    memory_used = memory.peak_bytes(device) + engine.peak_worker_bytes
+    counted = runs * counted_flop(config, engine.episode)
     executed = counted
-    if not learner.dense and mode == "joint":
-        executed = runs * counted_flop(config, learner.episode, scored_rows(learner, 3) / runs)
+    if not engine.learner.dense and mode == "joint":
+        executed = runs * counted_flop(config, engine.episode, scored_rows(engine, 3) / runs)
     return {
         "runs": runs,
         "seconds_per_episode": taken,
@@ -149,19 +150,19 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     }
 
 
-def scored_rows(learner: Learner, episodes: int) -> float:
+def scored_rows(engine: Engine, episodes: int) -> float:
     """Rows of all runs that are scored for a maximum or a ranking, per episode, over the next `episodes`."""
     counts = []
-    original = candidates._wanted_row_values
+    original = update.row_values
 
-    def counting(critic, p, joint, personal, wanted):
-        counts.append(int(wanted.sum()))
-        return original(critic, p, joint, personal, wanted)
+    def counting(*arguments: object) -> torch.Tensor:
+        counts.append(int(arguments[4].sum()))  # the wanted rows
+        return original(*arguments)
 
-    candidates._wanted_row_values = counting
-    learner.workers.restart(1)  # in this process, where the rows are counted
+    update.row_values = counting
+    engine.workers.restart(1)  # in this process, where the rows are counted
     for _ in range(episodes):
-        learner.train_episode()
+        engine.train_episode()
     return sum(counts) / episodes
 
 
@@ -171,21 +172,15 @@ def published_case(kind: str) -> dict[str, float]:
     naive: the reference learner of the tests, plain loops over agents, samples and rows; loops: the same with whole
     batches in one call.
     """
-    from published_style import NaiveRun, PublishedStyleRun, as_weights
+    from published_style import NaiveRun, PublishedStyleRun
 
-    config = StudyConfig()
-    networks = [
-        [torch.nn.Linear(i, o) for i, o in itertools.pairwise((STATE_SIZE, *config.actor_hidden, ACTION_SIZE))]
-        for _ in range(config.agents)
-    ]
-    width = (STATE_SIZE + ACTION_SIZE) * (config.agents + 1)
-    critic = [torch.nn.Linear(i, o) for i, o in itertools.pairwise((width, *config.critic_hidden, 1))]
+    config, key = StudyConfig(actor_update="sequential"), RunKey(42, 1e-3, 1e-3)
+    actors = initial_tensors(lambda: Actor(config), "actor", key.seed, config.agents)
+    critic = initial_tensors(lambda: Critic(config), "critic", key.seed, 1)
+    start = [{name: x[i] for name, x in actors.items()} for i in range(config.agents)]
     run = (NaiveRun if kind == "naive" else PublishedStyleRun)(
-        preset="scaled", seed=42, agents=config.agents, channels=config.channels, batch_size=config.batch_size,
-        actor_lr=1e-3, critic_lr=1e-3, actor_update="sequential", tau=1.0, dtype=torch.float32,
-        actor_weights=[as_weights(p for layer in layers for p in layer.parameters()) for layers in networks],
-        critic_weights=as_weights(p for layer in critic for p in layer.parameters()),
-    )  # fmt: skip
+        BASELINE, config, key, (start, {name: x[0] for name, x in critic.items()}), torch.float32
+    )
     episodes = itertools.count(1)
     for _ in range(1 if kind == "naive" else 2):
         run.episode(next(episodes))

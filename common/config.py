@@ -74,11 +74,16 @@ class StudyConfig:
         0.0, "clip each network's gradient norm to this before its step; 0 means no clipping", minimum=0.0
     )
     early_stop: bool = option(
-        True, "train on after all actors of a run froze (default: end it about 100 episodes later)"
+        False, "for exploring: end a run about 100 episodes after all its actors froze; its score is then younger"
     )
-    log_every: int = option(10, "episodes between rows of gradient norms and saturation", minimum=1)
+    log_every: int = option(
+        10, "episodes between rows of gradient norms and saturation, from episode 20 on (before: every one)", minimum=1
+    )
     eval_every: int = option(50, "episodes between evaluations", minimum=1)
     eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
+    save_policy: bool = option(
+        False, "keep each run's trained actors in policies/, as state dicts of plain modules", results=False
+    )
     dtype: str = option("float32", "floating-point type of networks and environment", choices=("float32", "float64"))
     device: str = option("auto", "auto takes cuda where there is one", choices=("auto", "cpu", "cuda"), results=False)
     threads: int = option(
@@ -131,12 +136,12 @@ class StudyConfig:
 
 
 QUICK = {
-    "agents": 12,
-    "episodes": 400,
-    "batch_size": 32,
+    "agents": 10,
+    "episodes": 200,
+    "batch_size": 16,
     "actor_lrs": (1e-3, 1e-1),
     "critic_lrs": (1e-3, 1e-1),
-    "eval_episodes": 4,
+    "eval_episodes": 2,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.agents.bank import Layer
+from common.agents.layout import Layer
 from common.agents.optimizer import Adam
 from common.config import StudyConfig
 

@@ -10,83 +10,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from common.agents.layout import Layer, Layout, Tensors
 from common.agents.optimizer import Adam
 from common.environment.random_streams import stream
 
-ALIGNMENT = 16  # numbers; keeps every layer of every network on a cache line, whatever the run's place
-
-Tensors = dict[str, Tensor]
 Zeros = Callable[[tuple[int, ...], torch.dtype, torch.device], Tensor]
 
 
 def plain_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """torch.zeros; an engine with worker processes passes memory that these share."""
     return torch.zeros(shape, dtype=dtype, device=device)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A module with parameters of its own: where they lie in a network's flat row, and how many they are."""
-
-    place: slice
-    numbers: int
-
-
-class Layout:
-    """Where each tensor of one network lies in its flat row of `size` numbers.
-
-    Matrices lie transposed, as (inputs, outputs), so that products and their gradients need no transposed copies.
-    """
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]]):
-        """Lay tensors of these names and shapes out one after the other, each on an aligned offset."""
-        self.shapes, self.offsets, self.gaps = shapes, {}, []
-        self.layers: dict[str, Layer] = {}
-        start = 0
-        for name, shape in shapes.items():
-            self.offsets[name] = start
-            numbers = math.prod(shape)
-            layer = name.rpartition(".")[0] or name
-            before = self.layers.get(layer, Layer(slice(start, start), 0))
-            end = start + numbers
-            start += -(-numbers // ALIGNMENT) * ALIGNMENT
-            if end < start:
-                self.gaps.append(slice(end, start))
-            self.layers[layer] = Layer(slice(before.place.start, start), before.numbers + numbers)
-        self.size = start
-
-    def views(self, flat: Tensor) -> Tensors:
-        """Tensors by name, views (G, *shape) of flat (R, M, size) with G = R·M."""
-        rows = flat.flatten(0, 1)
-        return {name: self._view(rows, name) for name in self.shapes}
-
-    def _view(self, rows: Tensor, name: str) -> Tensor:
-        shape = self.shapes[name]
-        part = rows.narrow(1, self.offsets[name], math.prod(shape))
-        return part.unflatten(1, shape[::-1]).mT if len(shape) == 2 else part.view(len(rows), *shape)
-
-    def pack(self, tensors: Tensors, like: Tensor) -> Tensor:
-        """Flat tensor shaped as `like` (R, M, size) from tensors (G, *shape) by name; padding is zero."""
-        flat = torch.empty_like(like)
-        for gap in self.gaps:
-            flat[..., gap] = 0.0
-        for name, view in self.views(flat).items():
-            view.copy_(tensors[name])
-        return flat
-
-    def layer_norms(self, flat: Tensor) -> Tensor:
-        """L2 norm of each layer's part of flat (R, M, size): float64 (R, M, layers).
-
-        Double precision, so that squares of tiny float32 gradients do not vanish. Two stages of summation, so that
-        their order does not depend on the number of runs.
-        """
-        squares = (flat[..., layer.place].double().square() for layer in self.layers.values())
-        return torch.stack([x.unflatten(-1, (-1, ALIGNMENT)).sum(-1).sum(-1) for x in squares], dim=-1).sqrt()
 
 
 def initial_tensors(make: Callable[[], nn.Module], network: str, seed: int, members: int) -> Tensors:
@@ -148,6 +85,7 @@ class Bank:
         self._slots = _slots(self.module)
         self._prototype = {name: holder[key] for holder, key, name in self._slots}
         self._stacks: dict[str, bool] = {}
+        self._whole: dict[tuple[int | None, int | None, bool], Tensors] = {}  # views that are asked for all the time
         untrained = {seed: initial_tensors(make, network, seed, members) for seed in dict.fromkeys(seeds)}
 
         def placed(layout: Layout) -> Tensor:
@@ -166,19 +104,25 @@ class Bank:
         return self.zeros(tuple(values.shape), values.dtype, values.device).copy_(values)
 
     def tensors(self, runs: slice, members: slice = slice(None), target: bool = False) -> Tensors:
-        """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members without a copy."""
-        flat = self.target if target and self.target is not None else self.flat
-        return self.layout.views(flat.data[runs, members]) | self._buffers(runs, members)
+        """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members as views."""
+        target = target and self.target is not None
+        if members != slice(None):
+            return self._views(runs, members, target)
+        place = (runs.start, runs.stop, target)
+        if place not in self._whole:
+            self._whole[place] = self._views(runs, members, target)
+        return self._whole[place]
+
+    def _views(self, runs: slice, members: slice, target: bool) -> Tensors:
+        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
+        found = self.layout.views((self.target if target else self.flat).data[runs, members])
+        return found if self.buffers is None else found | self.buffer_layout.views(self.buffers[runs, members])
 
     def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Tensors, Tensors]:
         """Their parameters as leaves of a gradient computation, and these with the buffers."""
-        # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
-        views = self.layout.views(self.flat.data[runs, members])
-        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
-        return leaves, leaves | self._buffers(runs, members)
-
-    def _buffers(self, runs: slice, members: slice) -> Tensors:
-        return {} if self.buffers is None else self.buffer_layout.views(self.buffers[runs, members])
+        own = self.tensors(runs, members)
+        leaves = {name: own[name].detach().requires_grad_() for name in self.layout.shapes}
+        return leaves, own | leaves
 
     def call(self, method: str, tensors: Tensors, *inputs: Tensor) -> Tensor | Tensors:
         """What `method` of every network gives for its own of `inputs` (g, …): (g, …), or a dict of them."""
@@ -261,6 +205,7 @@ class Bank:
         kept = {name: self._copied(value.index_select(0, runs)) for name, value in self.state().items()}
         self.flat, self.moments = kept["parameters"], {name: kept[name] for name in self.moments}
         self.target, self.buffers = kept.get("target"), kept.get("buffers")
+        self._whole = {}
 
 
 def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common.agents.bank import Bank, Tensors
+from common.agents.bank import Bank
+from common.agents.layout import Tensors
 
 Value = Callable[[Tensor], Tensor]  # the critic's heads (…, H) -> one Q (…)
 

@@ -296,9 +296,11 @@ class Learner:
                 None if inputs.target_noise is None else inputs.target_noise[update][part.seed_of_run],
             )
         scales, weights = (inputs.critic_scales[update], inputs.actor_scales[update]), weights.to(self.dtype)
-        squares, report, detail = self.update(runs, batch, weights, scales, due, details, self.phase)
+        squares, report, logged = self.update(runs, batch, weights, scales, due, details, self.phase)
         self.replay.update_priorities(runs, indices, squares)
-        return report, detail
+        if not details:
+            return report, None
+        return report, StepDetails(**logged, offloads=self.decide(part, batch.states, logged["actions"])[0])
 
     def evaluate(self, part: Part | None = None) -> Evaluation:
         """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""

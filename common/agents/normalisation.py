@@ -34,7 +34,7 @@ class RunningNorm(nn.Module):
         if self.debiased:
             # The new step's share is (1 - m) / (1 - m^t): 1 at the first step, the plain average's in the end.
             self.weight_left.mul_(MOMENTUM)
-            keep = 1.0 - (1.0 - MOMENTUM) / (1.0 - self.weight_left)
+            keep = (1.0 - (1.0 - MOMENTUM) / (1.0 - self.weight_left)).clamp(min=0.0)  # rounded below 0 at first
         new = samples.mean(0)
         within = (samples - new).square().mean(0)
         between = keep * (new - self.mean).square()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from common.agents.bank import Layer
+from common.agents.layout import Layer
 
 
 class Adam:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from common.agents.algorithm import Algorithm
-from common.agents.bank import Layer
+from common.agents.layout import Layer
 from common.agents.networks import Actor, Critic
 from common.agents.normalisation import NormalisedInputs, NormalisedState
 from common.agents.optimizer import Adam

@@ -28,7 +28,8 @@ class StepDetails(TensorRecord):
     Gradients are L2 norms by layer before clipping, the clipped ones totals after it (the same without clipping);
     updates are L2 norms of the weight change, weight norms those before it; all are NaN where a network's step was
     not due. States, noise-free actions and pre-activations are those of the batch, before the step; z_after are the
-    pre-activations after it; dq_da is the slope of the Q in the actor loss; extras are the actor variant's measures.
+    pre-activations after it; dq_da is the slope of the Q in the actor loss; offloads are what the master accepts
+    of these actions; extras are the actor variant's measures.
     """
 
     actor_gradients: Tensor  # (R, N, L)
@@ -44,6 +45,7 @@ class StepDetails(TensorRecord):
     pre_activations: Tensor  # (R, B, N, 3)
     z_after: Tensor  # (R, B, N, 3)
     dq_da: Tensor  # (R, B, N, 3)
+    offloads: Tensor  # (R, B, N) bool
     extras: dict[str, Tensor]  # (R, N, …) each
 
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from common.agents.algorithm import Algorithm
-from common.agents.bank import Bank, Tensors
+from common.agents.bank import Bank
 from common.agents.critic_rows import candidate_rows, joint_share, personal_inputs, row_values, take_rows
 from common.agents.inputs import Due
+from common.agents.layout import Tensors
 from common.agents.networks import Actor
-from common.agents.reports import StepDetails, StepReport
+from common.agents.reports import StepReport
 from common.environment.offloading import proposes
 from common.environment.records import TensorRecord
 
@@ -159,7 +160,7 @@ class Update:
                 logged = {"states": states, "actions": actions, "pre_activations": z}
                 logged["extras"] = self._measures(runs, states)
         if not due:
-            _, seen, q = self._actor_loss(runs, states, z, actions.requires_grad_(), None, 0, weights)
+            _, seen, q = self._actor_loss(runs, states, z, actions.detach().requires_grad_(), None, 0, weights)
             (dq_da,) = torch.autograd.grad(q.sum(), [seen])
             idle = self._not_due(self.actors, runs, "actor")
             return self._nothing_changed(states), {**logged, **idle, "z_after": z, "dq_da": dq_da}
@@ -300,10 +301,10 @@ class Update:
         due: Due,
         details: bool,
         phase: Callable[[str], AbstractContextManager[None]],
-    ) -> tuple[Tensor, StepReport, StepDetails | None]:
+    ) -> tuple[Tensor, StepReport, dict[str, Tensor | Tensors]]:
         """One training step of `runs` with importance weights (r, B) and the scales of critic and actor optimiser.
 
-        Returns the squared TD errors (r, B) before the step, the report and, if asked for, the details.
+        Returns the squared TD errors (r, B) before the step, the report and, if asked for, fields of StepDetails.
         """
         with phase("critic"):
             squares, finite, critic = self.critic_step(runs, batch, weights, scales[0], due.critic, details)
@@ -314,7 +315,7 @@ class Update:
                 if bank.target is not None:
                     self.algorithm.update_target(bank.flat[runs], bank.target[runs])
         report = StepReport(report.changed, report.unchanged, report.gradient_alive, report.finite & finite)
-        return squares, report, StepDetails(**critic, **actor) if details else None
+        return squares, report, {**critic, **actor}
 
 
 def largest(numbers: Tensor) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from common.agents.reports import RunKey
 from common.recording import schema
@@ -48,6 +52,15 @@ class StudyFolder:
             self.store.add_run(key, tables, summary)
         self.store.write()
         self._mirror_results()
+
+    def save_policy(self, key: RunKey, actors: list[dict[str, Tensor]]) -> None:
+        """Write a run's trained actors: a list of state dicts, one an agent (docs/csv_columns.md, "Policies")."""
+        stream = io.BytesIO()
+        torch.save(actors, stream)
+        folder = self.path / "policies"
+        folder.mkdir(exist_ok=True)
+        name = f"seed{key.seed}_actor{key.actor_lr:g}_critic{key.critic_lr:g}.pt"
+        write_atomically(folder / name, stream.getvalue())
 
     def drop_leftovers(self) -> None:
         """Remove rows of runs that an interruption kept from being finished and that are not asked for."""

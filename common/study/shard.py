@@ -103,6 +103,9 @@ class Shard:
             self.tracker.observe_evaluation(episode, self.engine.evaluate(), ended)
             self.tracker.collect()
         with timer.phase("writing"):
+            if self.config.save_policy:
+                for i in ended:
+                    self.study.save_policy(self.tracker.records[i].key, self.engine.policy(i))
             self.study.add_runs({self.tracker.records[i].key: self._rows(i) for i in ended})
             self._keep([i for i in range(len(self.tracker.records)) if i not in ended])
 

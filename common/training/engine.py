@@ -131,6 +131,12 @@ class Engine:
     def _evaluate_span(self, number: int) -> Evaluation:
         return joined([self.learner.evaluate(block) for block in self.blocks[number]])
 
+    def policy(self, position: int) -> list[dict[str, Tensor]]:
+        """The actors of one run, a state dict of the plain module for each agent, on the CPU."""
+        tensors = self.learner.actors.tensors(slice(position, position + 1))
+        agents = range(self.config.agents)
+        return [{name: x[agent].cpu().contiguous().clone() for name, x in tensors.items()} for agent in agents]
+
     def keep(self, positions: list[int]) -> None:
         """Drop all runs but those at these positions; the numbers of the others do not change."""
         self.learner.keep(positions)

@@ -150,4 +150,4 @@ def test_joint_update(path: Path, dense: bool) -> None:
     weights = data["is_weight"].unsqueeze(0)
     loss, _, _ = learner.update._actor_loss(slice(0, 1), batch.states, z, own, None, 0, weights)
     close(loss[0], data["joint_actor_loss_before"])
-    assert report.gradient_alive.any() and (details.dq_da != 0).any()
+    assert report.gradient_alive.any() and (details["dq_da"] != 0).any()

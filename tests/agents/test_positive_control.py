@@ -14,7 +14,7 @@ another step, slopes given to the wrong agent.
 from __future__ import annotations
 
 import pytest
-from helpers import make_learner, variant
+from helpers import make_learner
 
 from common.agents.reports import RunKey
 from common.environment.reference_policies import evaluate_references
@@ -30,7 +30,7 @@ SMALL = {"agents": 4, "channels": 2, "batch_size": 32, "updates_per_episode": 4,
 def test_learner_reaches_the_oracle(preset: str) -> None:
     """Every seed gets at least 0.8 of the way from random actions to the oracle; frozen actors do not."""
     keys = [RunKey(seed, actor_lr, 1e-3) for seed in SEEDS for actor_lr in (0.0, 1e-3)]
-    learner = make_learner(keys, env=preset, episodes=EPISODES, **SMALL, **variant("input_norm"))
+    learner = make_learner(keys, experiment="input_norm", env=preset, episodes=EPISODES, **SMALL)
     for _ in range(EPISODES):
         learner.train_episode()
     returns = learner.evaluate().evaluation_return.tolist()

@@ -22,7 +22,8 @@ def test_initial_weights_fill_their_ranges() -> None:
     """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors start alike."""
     learner = make_learner(grid(1)[:1], agents=12, batch_size=8, episodes=10)
     actors, critic = actor_weights(learner, 0), critic_weights(learner, 0)
-    assert critic["fc1.weight"].shape == (512, 130)
+    parts = [critic[f"fc1.{part}"] for part in ("states", "actions", "personal")]
+    assert [x.shape for x in parts] == [(512, 84), (512, 36), (512, 10)]
     for weights, inputs in ((actors, (7, 64)), (critic, (130, 512))):
         for name, values in weights.items():
             bound = {"fc1": inputs[0] ** -0.5, "fc2": inputs[1] ** -0.5, "fc3": 3e-3}[name[:3]]
@@ -30,6 +31,6 @@ def test_initial_weights_fill_their_ranges() -> None:
             if values.size > 100:
                 assert values.max() > 0.9 * bound and values.min() < -0.9 * bound, name
             assert len(np.unique(values)) > 0.99 * values.size, name
-    # Every block of the critic's first layer, though drawn by itself, has the bound of the whole.
-    for block in np.split(critic["fc1.weight"], [84, 120], axis=1):
-        np.testing.assert_allclose(block.std(), (3 * 130) ** -0.5, rtol=0.05)
+    # Every part of the critic's first layer, though drawn by itself, has the bound of the whole.
+    for part in parts:
+        np.testing.assert_allclose(part.std(), (3 * 130) ** -0.5, rtol=0.05)

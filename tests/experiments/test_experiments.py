@@ -1,24 +1,22 @@
-"""Each experiment differs from the baseline in what it declares and in nothing else (shared/EXPERIMENTS.md).
+"""Each experiment differs from the baseline in what it declares and in nothing else.
 
 Experiments are found, not listed: a new folder gets every test here but that of the published differences. That the
-networks compute what they should is in test_network_variants.py.
+networks compute what they should is in tests/agents/test_learner_follows_naive.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
-from agents.plain_networks import PLAIN
-from common.agents.stacked import StackedNetworks
-from helpers import EXPERIMENTS, experiments, make_learner, variant
+from helpers import EXPERIMENTS, experiments, make_learner
+from torch import Tensor
 
 from common.agents.learner import Learner
-from common.agents.networks import Actor, Critic, Network
+from common.agents.normalisation import MOMENTUM, RunningNorm
 from common.agents.reports import RunKey, StepDetails
 from common.config import StudyConfig, parse_command_line
 from common.environment.mec_env import STEPS
@@ -30,23 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 KEYS = [RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-1, 1e-3)]
 EPISODES = 3
 SMALL = {"agents": 12, "batch_size": 8, "episodes": 20, "eval_episodes": 2}
-HOOKS = {
-    "specs", "input", "activation", "statistic_specs", "observe_step", "pre_activation", "observe_batch", "measures"
-}  # fmt: skip
+EVERYTHING = slice(None)
 every_experiment = pytest.mark.parametrize("name", experiments())
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An experiment's overrides, the hooks its networks override, and what they have that the baseline's lack."""
-
-    overrides: dict[str, object] = field(default_factory=dict)
-    actor_hooks: set[str] = field(default_factory=set)
-    critic_hooks: set[str] = field(default_factory=set)
-    actor_weights: dict[str, int] = field(default_factory=dict)
-    critic_weights: dict[str, int] = field(default_factory=dict)
-    actor_statistics: dict[str, int] = field(default_factory=dict)
-    critic_statistics: dict[str, int] = field(default_factory=dict)
 
 
 def statistics(**widths: int) -> dict[str, int]:
@@ -54,39 +37,30 @@ def statistics(**widths: int) -> dict[str, int]:
 
 
 def norms(**widths: int) -> dict[str, int]:
-    return {f"{layer}.{kind}": width for layer, width in widths.items() for kind in ("gain", "bias")}
+    return {f"{layer}.{kind}": width for layer, width in widths.items() for kind in ("weight", "bias")}
 
 
-RUNNING_NORM = {"input", "statistic_specs", "observe_step"}
-INPUT_NORM = Difference(
-    actor_hooks=RUNNING_NORM,
-    critic_hooks=RUNNING_NORM,
-    actor_statistics=statistics(states=7),
-    critic_statistics=statistics(states=12 * 7, actions=12 * 3, personal=10),
-)
-PUBLISHED = {
-    "baseline": Difference(),
-    "large_actor": Difference({"actor_hidden": (512, 128)}),
-    "layernorm": Difference(actor_hooks={"specs", "pre_activation", "measures"}, actor_weights=norms(norm=3)),
-    "linear_activation": Difference(actor_hooks={"activation"}, critic_hooks={"activation"}),
-    "fullnorm": dataclasses.replace(
-        INPUT_NORM,
-        actor_hooks=RUNNING_NORM | {"specs", "activation"},
-        critic_hooks=RUNNING_NORM | {"specs", "activation"},
-        actor_weights=norms(norm1=64, norm2=32),
-        critic_weights=norms(norm1=512, norm2=128),
-    ),
-    "gradient_clipping": Difference({"clip_norm": 1.0}),
-    "input_norm": INPUT_NORM,
-    "adaptive_scaling": Difference(
-        actor_hooks={"statistic_specs", "observe_batch", "observe_step", "pre_activation", "measures"},
-        actor_statistics={"range.low": 3, "range.high": 3},
-    ),
+INPUTS = {
+    "actor buffers": statistics(states=7),
+    "critic buffers": statistics(states=12 * 7, actions=12 * 3, personal=10),
 }
+# Experiment -> its overrides, its own options, and what its networks have that the baseline's lack, by width.
+PUBLISHED: dict[str, dict[str, object]] = {
+    "baseline": {},
+    "large_actor": {"overrides": {"actor_hidden": (512, 128)}},
+    "layernorm": {"actor weights": norms(norm=3)},
+    "linear_activation": {},
+    "fullnorm": {
+        "actor weights": norms(norm1=64, norm2=32), "critic weights": norms(norm1=512, norm2=128), **INPUTS
+    },
+    "gradient_clipping": {"overrides": {"clip_norm": 1.0}},
+    "input_norm": {"options": {"debiased"}, **INPUTS},
+    "adaptive_scaling": {"actor buffers": {"low": 3, "high": 3}},
+}  # fmt: skip
 
 
 def learner_of(name: str, keys: list[RunKey] = KEYS, **options: object) -> Learner:
-    return make_learner(keys, **SMALL | variant(name) | options)
+    return make_learner(keys, experiment=name, **{**SMALL, **experiments()[name].overrides, **options})
 
 
 def trained(name: str, episodes: int = EPISODES, **options: object) -> tuple[Learner, StepDetails]:
@@ -98,22 +72,13 @@ def trained(name: str, episodes: int = EPISODES, **options: object) -> tuple[Lea
 
 def configuration(experiment: Experiment) -> dict[str, object]:
     """What the experiment's script runs with when it is given no option."""
-    config, _ = parse_command_line(experiment.description, dict(experiment.overrides), [])
+    config, _ = parse_command_line(experiment.description, dict(experiment.overrides), [], experiment.config)
     return dataclasses.asdict(config)
 
 
-def overridden(network: type[Network], base: type[Network]) -> set[str]:
-    """What the classes that stand before `base` define, but for what every class has."""
-    own = {"__doc__", "__module__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
-    return {name for one in network.__mro__ if not issubclass(base, one) for name in vars(one)} - own
-
-
-def shapes(stack: StackedNetworks) -> dict[str, tuple[int, ...]]:
-    return {spec.name: spec.shape for spec in stack.layout.specs}
-
-
-def widths(stack: StackedNetworks) -> dict[str, int]:
-    return {spec.name: spec.shape[0] for spec in stack.network.statistics.specs if len(spec.shape) == 1}
+def z_of(learner: Learner, states: Tensor) -> Tensor:
+    """Pre-activations (R·N, B, 3) at states (R·N, B, 7)."""
+    return learner.actors.call("forward", learner.actors.tensors(EVERYTHING), states)
 
 
 def test_every_folder_has_its_script_and_every_script_is_found(tmp_path: Path) -> None:
@@ -122,62 +87,44 @@ def test_every_folder_has_its_script_and_every_script_is_found(tmp_path: Path) -
     script = tmp_path / "another" / "run_another_experiment.py"
     script.parent.mkdir()
     baseline = (EXPERIMENTS / "baseline" / "run_baseline_experiment.py").read_text()
-    script.write_text(baseline.replace('name="baseline"', 'name="another", overrides={"gamma": 0.9}').replace(
-        "HERE = Path(__file__)", f"HERE = Path({str(EXPERIMENTS)!r})"
-    ))  # fmt: skip
+    script.write_text(baseline.replace('name="baseline"', 'name="another", overrides={"gamma": 0.9}'))
     assert configuration(experiments(tmp_path)["another"])["gamma"] == 0.9
 
 
 @every_experiment
-def test_is_small_and_says_what_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    experiment = experiments()[name]
-    assert experiment.name == name
-    script = EXPERIMENTS / name / f"run_{name}_experiment.py"
-    assert len(script.read_text().splitlines()) <= 60
-    hypothesis, difference, *_ = experiment.description.split("\n\n")
-    assert re.fullmatch(r"[A-Z][\w ]+: [^.]{30,}\.", hypothesis), "title and hypothesis, in one sentence"
-    assert difference.startswith("Differs from the ")
+def test_configuration_is_the_baselines_but_for_what_is_declared(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, plain = experiments()[name], dataclasses.asdict(StudyConfig())
+    experiment.check()
+    assert experiment.name == name and configuration(experiments()["baseline"]) == plain
+    different = {key: value for key, value in configuration(experiment).items() if value != plain.get(key)}
+    own = {spec.name: spec.default for spec in dataclasses.fields(experiment.config) if spec.name not in plain}
+    assert different == {**own, **experiment.overrides}
+    classes = (experiment.actor, experiment.critic, experiment.algorithm)
+    assert any((different, *classes)) == (name != "baseline")
     with pytest.raises(SystemExit):
-        parse_command_line(experiment.description, dict(experiment.overrides), ["--help"])
+        parse_command_line(experiment.description, dict(experiment.overrides), ["--help"], experiment.config)
     assert experiment.description in capsys.readouterr().out
-
-
-@every_experiment
-def test_configuration_is_the_baselines_but_for_the_overrides(name: str) -> None:
-    experiment, baseline = experiments()[name], experiments()["baseline"]
-    plain = configuration(baseline)
-    assert not baseline.overrides and plain == dataclasses.asdict(StudyConfig())
-    different = {key: value for key, value in configuration(experiment).items() if value != plain[key]}
-    assert different == dict(experiment.overrides)
-    networks = [(experiment.actor_class, Actor), (experiment.critic_class, Critic)]
-    hooks = [overridden(network, base) for network, base in networks]
-    assert all(found <= HOOKS for found in hooks), "a variant overrides hooks, nothing else"
-    assert bool(different or any(hooks)) == (name != "baseline")
-
-
-def test_every_published_network_is_written_out_for_the_other_tests() -> None:
-    own = {n for n, found in experiments().items() if (found.actor_class, found.critic_class) != (Actor, Critic)}
-    assert own & PUBLISHED.keys() <= PLAIN.keys() <= own
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_difference(name: str) -> None:
-    """Exactly the difference of the table: overrides, hooks, weights and statistics."""
+    """Exactly the difference of the table: overrides, options, weights and buffers."""
     experiment, declared = experiments()[name], PUBLISHED[name]
-    assert dict(experiment.overrides) == declared.overrides
-    assert overridden(experiment.actor_class, Actor) == declared.actor_hooks
-    assert overridden(experiment.critic_class, Critic) == declared.critic_hooks
-    learner = learner_of(name)
-    plain = learner_of("baseline", **experiment.overrides)
-    for mine, its, weights, observed in (
-        (learner.actors, plain.actors, declared.actor_weights, declared.actor_statistics),
-        (learner.critics, plain.critics, declared.critic_weights, declared.critic_statistics),
-    ):
-        assert shapes(mine) == shapes(its) | {key: (width,) for key, width in weights.items()}
-        assert widths(mine) == observed and len(observed) == len(mine.network.statistics.specs)
-        views = mine.views(slice(None))
+    assert experiment.overrides == declared.get("overrides", {}) and experiment.algorithm is None
+    options = {spec.name for spec in dataclasses.fields(experiment.config)}
+    assert options == {spec.name for spec in dataclasses.fields(StudyConfig)} | declared.get("options", set())
+    learner, plain = learner_of(name), learner_of("baseline", **experiment.overrides)
+    for kind in ("actor", "critic"):
+        mine, its = (getattr(x, f"{kind}s") for x in (learner, plain))
+        weights = declared.get(f"{kind} weights", {})
+        assert mine.layout.shapes == its.layout.shapes | {key: (width,) for key, width in weights.items()}
+        found = {key: shape[0] for key, shape in mine.buffer_layout.shapes.items()}
+        assert found == declared.get(f"{kind} buffers", {})
+        tensors = mine.tensors(EVERYTHING)
         for key in weights:
-            assert (views[key] == (1.0 if key.endswith("gain") else 0.0)).all(), "LayerNorm starts as torch's does"
+            assert (tensors[key] == (1.0 if key.endswith("weight") else 0.0)).all(), "LayerNorm starts as torch's does"
 
 
 @every_experiment
@@ -185,22 +132,22 @@ def test_same_initial_weights_as_the_baseline(name: str) -> None:
     """Bit for bit, for every parameter of equal name and shape; at the studies' layer sizes."""
     learner, baseline = learner_of(name), learner_of("baseline")
     for mine, its in ((learner.actors, baseline.actors), (learner.critics, baseline.critics)):
-        views, plain = mine.views(slice(None)), its.views(slice(None))
-        equal = [key for key, shape in shapes(its).items() if shapes(mine).get(key) == shape]
-        assert equal == list(shapes(its)) or ("actor_hidden" in variant(name) and mine is learner.actors)
-        assert equal and all(torch.equal(views[key], plain[key]) for key in equal)
+        tensors, plain = mine.tensors(EVERYTHING), its.tensors(EVERYTHING)
+        equal = [key for key, shape in its.layout.shapes.items() if mine.layout.shapes.get(key) == shape]
+        other_sizes = "actor_hidden" in experiments()[name].overrides and mine is learner.actors
+        assert equal == list(its.layout.shapes) or other_sizes
+        assert equal and all(torch.equal(tensors[key], plain[key]) for key in equal)
 
 
 @every_experiment
 def test_same_world_tasks_and_noise_as_the_baseline(name: str) -> None:
     """What the host draws, and of the states that were played everything but the battery after the first step."""
     learner, baseline = learner_of(name), learner_of("baseline")
-    for episode in (1, 2, 20):
-        mine, its = vars(learner.inputs(episode)), vars(baseline.inputs(episode))
-        for key in ("tasks", "noise", "explore", "order", "replay", "beta"):
-            assert torch.equal(mine[key], its[key]), key
     assert torch.equal(learner.evaluation_tasks, baseline.evaluation_tasks)
     for _ in range(EPISODES):
+        mine, its = vars(learner.inputs()), vars(baseline.inputs())
+        for key in ("tasks", "noise", "explore", "order", "replay", "beta"):
+            assert torch.equal(mine[key], its[key]), key
         learner.train_episode()
         baseline.train_episode()
     mine, its = (x.replay.states[:, : EPISODES * (STEPS + 1)].unflatten(2, (-1, 7)) for x in (learner, baseline))
@@ -213,25 +160,23 @@ def test_same_world_tasks_and_noise_as_the_baseline(name: str) -> None:
 
 @every_experiment
 @pytest.mark.parametrize("actor_update", ["joint", "sequential"])
-def test_z_is_what_enters_tanh(name: str, actor_update: str) -> None:
-    _, details = trained(name, actor_update=actor_update, critic_hidden=(16, 8))
-    assert (details.actions != 0).any() and torch.equal(details.pre_activations.tanh(), details.actions)
+def test_z_is_what_enters_the_squash(name: str, actor_update: str) -> None:
+    learner, details = trained(name, actor_update=actor_update, critic_hidden=(16, 8))
+    squashed = learner.actors.module.squash(details.pre_activations)
+    assert (details.actions != 0).any() and torch.equal(squashed, details.actions)
 
 
 @every_experiment
 def test_frozen_weights_count_as_unchanged_whatever_is_observed(name: str) -> None:
     """A critic that is flat and stays so: no gradient, no step, while states and z go on being observed."""
-    keys = [RunKey(1, 1e-1, 1e-60)]  # the critic's step is 0 in float32
+    keys = [RunKey(1, 1e-1, 0.0)]
     learner, control = learner_of(name, keys), learner_of(name, keys)
-    learner.critics.views(slice(None))["fc3.weight"].zero_()
-    stacks = [stack for stack in (learner.actors, learner.critics) if stack.statistics is not None]
-    for stack in stacks:
-        assert not {spec.name for spec in stack.network.statistics.specs} & shapes(stack).keys()
+    learner.critics.tensors(EVERYTHING)["fc3.weight"].zero_()
+    banks = [bank for bank in (learner.actors, learner.critics) if bank.buffers is not None]
     for episode in range(1, 6):
-        observed = [stack.statistics.clone() for stack in stacks]
-        weights = learner.actors.flat.clone()
+        observed, weights = [bank.buffers.clone() for bank in banks], learner.actors.flat.clone()
         step, moving = learner.train_episode().step, control.train_episode().step
-        assert all((now.statistics != before).any() for now, before in zip(stacks, observed, strict=True))
+        assert all((bank.buffers != before).any() for bank, before in zip(banks, observed, strict=True))
         assert torch.equal(learner.actors.flat, weights)
         if episode > 1:
             assert step.unchanged.all() and not step.changed.any() and not step.gradient_alive.any()
@@ -241,11 +186,10 @@ def test_frozen_weights_count_as_unchanged_whatever_is_observed(name: str) -> No
 @every_experiment
 @pytest.mark.parametrize("dense", [False, True])
 def test_evaluating_changes_nothing(name: str, dense: bool) -> None:
-    learner = make_learner(KEYS, dense, **SMALL | variant(name) | {"critic_hidden": (16, 8)})
+    options = {**SMALL, **experiments()[name].overrides, "critic_hidden": (16, 8)}
+    learner = make_learner(KEYS, dense, name, **options)
     for _ in range(EPISODES):
         before = {key: value.clone() for key, value in learner.state().items()}
-        assert ("actors.statistics" in before) == bool(learner.actors.network.statistics.specs)
-        assert ("critics.statistics" in before) == bool(learner.critics.network.statistics.specs)
         learner.evaluate()
         assert all(torch.equal(value, before[key]) for key, value in learner.state().items())
         learner.train_episode()
@@ -254,16 +198,17 @@ def test_evaluating_changes_nothing(name: str, dense: bool) -> None:
 @every_experiment
 def test_appended_columns_are_explained(name: str) -> None:
     """Each column that a variant appends to gradient_norms.csv and saturation.csv stands in docs/csv_columns.md."""
-    (plain, baseline), (learner, details) = (trained(key, episodes=2) for key in ("baseline", name))
+
+    def columns(own: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        learner, details = trained(own, episodes=2)
+        layers = (tuple(bank.layout.layers) for bank in (learner.actors, learner.critics))
+        return gradient_columns(details, *layers), saturation_columns(details, learner.env)
+
     explained = (EXPERIMENTS.parent / "docs" / "csv_columns.md").read_text()
-    for found, known in (
-        (gradient_columns(details, learner.actors.layout.layers, learner.critics.layout.layers),
-         gradient_columns(baseline, plain.actors.layout.layers, plain.critics.layout.layers)),
-        (saturation_columns(details, learner.env), saturation_columns(baseline, plain.env)),
-    ):  # fmt: skip
+    for found, known in zip(columns(name), columns("baseline"), strict=True):
         assert found.keys() >= known.keys()
         for column in found.keys() - known.keys():
-            assert all(value.isfinite() for value in found[column]), column
+            assert found[column].isfinite().all(), column
             stem = re.sub(r"_(mean|sd|min|max)$", "", column)
             assert f"`{column}`" in explained or f"`{stem}`" in explained, column
 
@@ -272,20 +217,21 @@ def test_layernorm_bounds_z_until_gain_and_bias_are_learned() -> None:
     """With gain 1 and bias 0, |z| is at most sqrt 2, whatever the weights; and large weights come close to it."""
     learner, first = trained("layernorm", episodes=2)
     assert first.pre_activations.abs().max() <= 2**0.5 + 1e-6
-    views = learner.actors.views(slice(None))
-    assert (views["norm.gain"] != 1).any() and (views["norm.bias"] != 0).any()
-    for offset, output in enumerate(("offload", "compute", "power")):
-        assert (first.extras[f"norm_gain_{output}"] == 1).all() and (first.extras[f"norm_bias_{output}"] == 0).all()
-        later = learner.actors.network.measures(views, torch.zeros(len(KEYS) * 12, 1, 7))
-        assert torch.equal(later[f"norm_gain_{output}"], views["norm.gain"][:, offset])
-        assert torch.equal(later[f"norm_bias_{output}"], views["norm.bias"][:, offset])
+    tensors = learner.actors.tensors(EVERYTHING)
+    learned = {"gain": tensors["norm.weight"].clone(), "bias": tensors["norm.bias"].clone()}
+    assert (learned["gain"] != 1).any() and (learned["bias"] != 0).any()
+    later = learner.train_episode(details=True).details
+    for i, output in enumerate(("offload", "compute", "power")):
+        for kind, start in (("gain", 1), ("bias", 0)):
+            assert (first.extras[f"norm_{kind}_{output}"] == start).all()
+            assert torch.equal(later.extras[f"norm_{kind}_{output}"].flatten(), learned[kind][:, i])
 
-    views["norm.gain"].fill_(1.0)
-    views["norm.bias"].zero_()
-    states = torch.rand(len(views["norm.gain"]), 200, 7, generator=torch.Generator().manual_seed(1))
+    tensors["norm.weight"].fill_(1.0)
+    tensors["norm.bias"].zero_()
+    states = torch.rand(len(KEYS) * 12, 200, 7, generator=torch.Generator().manual_seed(1))
     for scale in (1e-3, 1.0, 1e3, 1e6):
-        views["fc3.weight"].mul_(scale)
-        _, z = learner.actors.network(views, states)
+        tensors["fc3.weight"].mul_(scale)
+        z = z_of(learner, states)
         assert z.abs().max() <= 2**0.5 + 1e-6
     assert z.abs().max() > 1.41
 
@@ -293,8 +239,8 @@ def test_layernorm_bounds_z_until_gain_and_bias_are_learned() -> None:
 def test_adaptive_scaling_keeps_what_it_has_seen_within_2() -> None:
     """At the training step every z of the batch lies within its range, which only widens."""
     learner = learner_of("adaptive_scaling", dtype="float64", critic_hidden=(16, 8))
-    views = learner.actors.views(slice(None))
-    low, high = (views[f"range.{end}"].unflatten(0, (len(KEYS), -1)) for end in ("low", "high"))  # (R, N, 3)
+    buffers = learner.actors.tensors(EVERYTHING)
+    low, high = (buffers[end].unflatten(0, (len(KEYS), -1)) for end in ("low", "high"))  # (R, N, 3)
     before, widened = (low.clone(), high.clone()), 0
     for episode in range(1, 13):
         details = learner.train_episode(details=True).details
@@ -317,8 +263,28 @@ def test_adaptive_scaling_passes_z_as_it_is_until_it_has_seen_some() -> None:
     for key, value in vars(baseline.evaluate()).items():
         assert torch.equal(getattr(learner.evaluate(), key), value), key
     states = torch.rand(len(KEYS) * 12, 5, 7, generator=torch.Generator().manual_seed(1)) * 100
-    (_, z), (_, plain) = (x.actors.network(x.actors.views(slice(None)), states) for x in (learner, baseline))
-    assert torch.equal(z, plain)
+    plain = z_of(baseline, states)
+    assert torch.equal(z_of(learner, states), plain)
     learner.train_episode()
-    _, z = learner.actors.network(learner.actors.views(slice(None)), states)
-    assert (z != plain).any(-1).any(-1).all(), "every actor scales once it has played"
+    assert (z_of(learner, states) != plain).any(-1).any(-1).all(), "every actor scales once it has played"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_running_statistics_by_hand(debiased: bool, dtype: torch.dtype) -> None:
+    """Exponentially weighted mean and variance of all samples; the plain form has mean 0, variance 1 before them."""
+    random = torch.Generator().manual_seed(3)
+    steps = [300 + 437 * torch.rand(n, 4, generator=random, dtype=dtype) for n in (1, 5, 1, 2, 7)]
+    norm = RunningNorm(4, debiased).to(dtype)
+    for count, samples in enumerate(steps, start=1):
+        norm.observe(samples)
+        weights = [(1 - MOMENTUM) * MOMENTUM ** (count - k) for k in range(1, count + 1)]
+        start = 0.0 if debiased else MOMENTUM**count
+        total = sum(weights) + start
+        seen = [(w / total, x) for w, x in zip(weights, steps, strict=False)]
+        mean = sum(w * x.mean(0) for w, x in seen)
+        variance = sum(w * (x - mean).square().mean(0) for w, x in seen) + start / total * (1 + mean.square())
+        torch.testing.assert_close(norm.mean, mean)
+        torch.testing.assert_close(norm.variance, variance, rtol=1e-5, atol=1e-6)
+        assert norm(samples).isfinite().all()
+    torch.testing.assert_close(norm(samples), (samples - mean) / (variance + 1e-5).sqrt(), rtol=1e-4, atol=1e-5)

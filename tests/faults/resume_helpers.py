@@ -121,6 +121,7 @@ class Attempt:
         mirror.RETRY_DELAYS = (0.01,)
         before_episode(DIVERGES_AT, poison, seed=DIVERGING.seed)
 
+
 def before_episode(episode: int, action: Callable[[Engine], None], seed: int = 2) -> None:
     """A fault's building block: act before this episode of the shard that holds this seed."""
     train_episode = Engine.train_episode

@@ -12,15 +12,16 @@ from common.recording.tracking import gradient_columns, saturation_columns
 
 
 def details(rng: np.random.Generator, runs: int = 2, agents: int = 5, batch: int = 4) -> StepDetails:
-    tensor = lambda *shape: torch.from_numpy(rng.normal(size=shape))  # noqa: E731
-    z = 3 * tensor(runs, batch, agents, 3)
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=shape))
+
+    z, z_after, slope = (3 * tensor(runs, batch, agents, 3) for _ in range(3))
     state = torch.from_numpy(
         rng.uniform([1, 5, 0.5, 1, 300, 0.1, 0.4], [24, 14, 3.2, 50, 737, 0.9, 1.5], (runs, batch, agents, 7))
     )
-    norms = [tensor(runs, agents, 3).abs(), tensor(runs, 3).abs(), tensor(runs, agents).abs(), tensor(runs).abs()]
-    updates = [tensor(runs, agents).abs(), tensor(runs).abs(), tensor(runs).abs()]
+    norms = [tensor(*shape).abs() for shape in ((runs, agents, 3), (runs, 3), *[(runs, agents), (runs,)] * 3)]
     extras = {"gain": tensor(runs, agents), "raw_z": tensor(runs, agents, batch, 3)}
-    return StepDetails(*norms, *updates, state, z.tanh(), z, extras)
+    return StepDetails(*norms, state, z.tanh(), z, z_after, slope, extras)
 
 
 @pytest.mark.parametrize("preset", ["scaled", "interior"])
@@ -35,7 +36,12 @@ def test_logged_columns_by_hand(preset: str) -> None:
         critic = np.linalg.norm(report.critic_gradients[run])
         assert float(gradients["actor_gradient_norm"][run]) == pytest.approx(actor)
         assert float(gradients["gradient_ratio"][run]) == pytest.approx(actor / critic)
+        relative = (report.actor_updates / report.actor_weight_norms)[run].numpy()
+        assert float(gradients["actor_relative_step"][run]) == pytest.approx(np.sqrt(np.mean(np.square(relative))))
+        assert float(gradients["mean_abs_dq_da"][run]) == pytest.approx(np.mean(np.abs(report.dq_da[run].numpy())))
         z = report.pre_activations[run].numpy()
+        steps = np.square(report.z_after[run].numpy() - z).mean((0, 2))
+        assert float(saturation["z_step_rms"][run]) == pytest.approx(np.sqrt(np.mean(steps)))
         a = np.tanh(z)
         assert float(saturation["saturation_ratio"][run]) == pytest.approx(np.mean(np.abs(a) > 0.9))
         assert float(saturation["saturation_power"][run]) == pytest.approx(np.mean(np.abs(a[..., 2]) > 0.9))

@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import CPU
+from torch import Tensor
 
+from common.agents.algorithm import Algorithm
 from common.agents.learner import Learner
+from common.agents.networks import Critic
 from common.agents.reports import RunKey
 from common.config import GRID, StudyConfig
+from common.experiment import Experiment
 from common.recording.results import Study, find_studies, load_study
 from common.recording.tracking import gradient_columns
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PRESETS = ("scaled", "thesis", "interior")
 FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
+BASELINE = Experiment("baseline", "")
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
 
 
@@ -70,17 +76,34 @@ def test_published_stopping_table_is_reproduced() -> None:
     assert (agents[agents.actor_lr >= 0.01].gradient_death_episode < 50).mean() > 0.95
 
 
-def deviation(study: Study, **options: object) -> pd.Series:
+class Unweighted(Algorithm):
+    """Without importance weights."""
+
+    def critic_loss(self, q: Tensor, y: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+        return super().critic_loss(q, y, torch.ones_like(weights), valid)
+
+    def actor_loss(self, z: Tensor, actions: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        return super().actor_loss(z, actions, q, torch.ones_like(weights))
+
+
+class OwnActionsOnly(Critic):
+    """No gradient reaches an actor through the part of the input that holds all actions."""
+
+    def joint(self, states: Tensor, actions: Tensor) -> Tensor:
+        return super().joint(states, actions.detach())
+
+
+def deviation(study: Study, experiment: Experiment = BASELINE, **options: object) -> pd.Series:
     """Relative deviation of the first gradients and steps from the recorded ones, of all 16 pairs of seed 43.
 
     Trained are the first ten episodes with these options; compared are the episodes that were logged there. The median
     over the pairs, by episode and column.
     """
     keys = [RunKey(43, a, c) for a in GRID for c in GRID]
-    learner = Learner(StudyConfig(env=study.runs.preset.iloc[0], **options), keys, CPU)
+    learner = Learner(experiment, StudyConfig(env=study.runs.preset.iloc[0], **options), keys, CPU)
     recorded = study.gradient_norms[(study.gradient_norms.seed == 43) & (study.gradient_norms.episode <= 10)]
     recorded = recorded.sort_values(["actor_lr", "critic_lr"]).set_index("episode")
-    layers = (learner.actors.layout.layers, learner.critics.layout.layers)
+    layers = (tuple(learner.actors.layout.layers), tuple(learner.critics.layout.layers))
     found = {}
     for episode in range(1, 11):
         report = learner.train_episode(details=episode in recorded.index)
@@ -99,9 +122,17 @@ def test_present_code_trains_the_recorded_runs(study: Study, one_thread: None) -
     assert {2, 10} <= set(found.index.get_level_values(0)) and found.max() < 1e-3, found
 
 
-def test_another_rule_of_learning_is_noticed(study: Study, one_thread: None) -> None:
-    """Without the next state's value the first gradients are already other ones."""
-    assert deviation(study, gamma=0.0).max() > 0.1
+WRONG: dict[str, tuple[Experiment, dict[str, object]]] = {
+    "the next state's value left out": (BASELINE, {"gamma": 0.0}),
+    "no importance weights": (Experiment("unweighted", "", algorithm=Unweighted), {}),
+    "the joint part detached": (Experiment("own actions only", "", critic=OwnActionsOnly), {}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_another_rule_of_learning_is_noticed(study: Study, wrong: str, one_thread: None) -> None:
+    experiment, options = WRONG[wrong]
+    assert deviation(study, experiment, **options).max() > 0.1
 
 
 @pytest.mark.parametrize("maker", [["paper/make_findings.py"], ["paper/make_pages.py"], ["-m", "common.compare"]])

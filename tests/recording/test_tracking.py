@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.agents.reports import EpisodeReport, Evaluation, RunKey, StepDetails, StepReport
+from common.agents.reports import EpisodeReport, RunKey, StepDetails, StepReport
+from common.environment.evaluation import Evaluation
 from common.environment.mec_env import MecEnv
 from common.recording import schema
 from common.recording.tracking import PATIENCE, Tracker, gradient_columns, is_logged, saturation_columns
@@ -112,14 +112,13 @@ def test_state_is_whole() -> None:
 
 
 def details(runs: int = 1, agents: int = 2, batch: int = 2, **fields: Tensor) -> StepDetails:
-    """Measures of one step, all ones unless they are given; no optional ones."""
-    ones = torch.ones
-    usual = {
-        "actor_gradients": ones(runs, agents, 3), "critic_gradients": ones(runs, 3),
-        "actor_clipped": ones(runs, agents), "critic_clipped": ones(runs), "actor_updates": ones(runs, agents),
-        "critic_updates": ones(runs), "action_slope": ones(runs), "states": ones(runs, batch, agents, 7),
-        "actions": ones(runs, batch, agents, 3).tanh(), "pre_activations": ones(runs, batch, agents, 3), "extras": {},
-    }  # fmt: skip
+    """Measures of one step, all ones unless they are given."""
+    usual: dict[str, Any] = {"extras": {}}
+    usual |= {"actor_gradients": torch.ones(runs, agents, 3), "critic_gradients": torch.ones(runs, 3)}
+    for kind in ("clipped", "updates", "weight_norms"):
+        usual |= {f"actor_{kind}": torch.ones(runs, agents), f"critic_{kind}": torch.ones(runs)}
+    usual |= {name: torch.ones(runs, batch, agents, 3) for name in ("pre_activations", "z_after", "dq_da")}
+    usual |= {"states": torch.ones(runs, batch, agents, 7), "actions": usual["pre_activations"].tanh()}
     return StepDetails(**{**usual, **fields})
 
 
@@ -141,24 +140,10 @@ def test_stuck_is_not_bang_bang() -> None:
     assert found["dq_da_sign_coherence"] == pytest.approx([(0.5 + 1 + 0) / 3])
 
 
-def test_steps_relative_to_weights_and_on_z() -> None:
-    z = torch.zeros(1, 2, 2, 3)
-    after = z.clone()
-    after[0, :, 0] = 3.0
-    found = measured(details(
-        pre_activations=z, z_after=after, actor_updates=torch.tensor([[1.0, 2.0]]), critic_updates=torch.tensor([6.0]),
-        actor_weight_norms=torch.tensor([[10.0, 4.0]]), critic_weight_norms=torch.tensor([3.0]),
-    ))  # fmt: skip
-    assert found["z_step_rms"] == pytest.approx([3 / math.sqrt(2)])
-    assert found["actor_relative_step"] == pytest.approx([math.sqrt((0.1**2 + 0.5**2) / 2)])
-    assert found["critic_relative_step"] == pytest.approx([2.0])
-
-
-def test_what_was_not_measured_is_empty() -> None:
-    optional = {name for columns in schema.ADDED.values() for name in columns} - {"zero_derivative_share"}
+def test_columns_are_those_of_the_files() -> None:
     found = measured(details())
     empty = {name for name, values in found.items() if math.isnan(values[0])}
-    assert empty == (optional & found.keys()) | {"wrong_side_saturation"}  # nothing is saturated here
+    assert empty == {"wrong_side_saturation"}  # nothing is saturated here
     assert {*found} == {
         name for file in (schema.GRADIENT_NORMS, schema.SATURATION) for name in schema.FILES[file]
     } - {*schema.RUN_KEY, "episode"}
@@ -242,10 +227,3 @@ def test_logged_episodes() -> None:
     logged = [episode for episode in range(1, 61) if is_logged(episode, 20)]
     assert logged == [*range(2, 21), 40, 60]
     assert all(is_logged(episode, 1) for episode in range(1, 30))
-
-
-def test_a_record_with_optional_parts_can_be_mapped() -> None:
-    """Workers take out runs and send them around, whether a part was measured or not."""
-    both = replace(details(runs=2), dq_da=torch.ones(2, 2, 2, 3))
-    one = both.map(lambda x: x[:1])
-    assert one.dq_da.shape == (1, 2, 2, 3) and one.z_after is None

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from common.agents.algorithm import Algorithm
-from common.agents.bank import Layer
+from common.agents.layout import Layer
 from common.agents.networks import Actor, Critic
 from common.agents.reports import RunKey
 from common.config import StudyConfig

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from common.config import StudyConfig, parse_command_line
+from common.agents.networks import Actor, Critic
+from common.config import StudyConfig, option, parse_command_line
 from common.experiment import Experiment
 from common.study.runner import main
 
@@ -24,9 +28,9 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
 
 
-def refused(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
+def refused(capsys: pytest.CaptureFixture, arguments: list[str], experiment: Experiment = EXPERIMENT) -> str:
     with pytest.raises(SystemExit) as stop:
-        main(EXPERIMENT, arguments)
+        main(experiment, arguments)
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
@@ -41,7 +45,9 @@ def refused(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
         (["--actor-lrs", "-0.1"], "--actor-lrs -0.1"),
         (["--critic-lrs", "nan"], "--critic-lrs nan"),
         (["--critic-lrs", "inf"], "--critic-lrs inf"),
-        (["--critic-lrs", "0"], "--critic-lrs 0"),
+        (["--critic-lrs", "-1"], "--critic-lrs -1"),
+        (["--beta1", "1"], "--beta1 1"),
+        (["--adam-eps", "0"], "--adam-eps 0"),
         (["--actor-lrs", "0.1", "0.1"], "--actor-lrs"),
         (["--episodes", "0"], "--episodes 0"),
         (["--episodes", "many"], "--episodes"),
@@ -52,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture, arguments: list[str]) -> str:
         (["--gamma", "-1"], "--gamma -1"),
         (["--seeds", "-3"], "--seeds -3"),
         (["--replay-capacity", "1005"], "--replay-capacity 1005"),
-        (["--critic-hidden", "64"], "--critic-hidden"),
+        (["--critic-hidden", "0"], "--critic-hidden 0"),
     ],
 )
 def test_bad_option(arguments: list[str], named: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
@@ -92,6 +98,83 @@ def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_pat
         assert str(mirror) in line and "allowed" in line
     assert "--mirror" in refused(capsys, [*TINY, "--results-dir", str(here), "--mirror", str(here)])
     assert tree(tmp_path) == before
+
+
+@dataclass(frozen=True)
+class OwnConfig(StudyConfig):
+    """With options of its own."""
+
+    penalty: float = option(0.125, "how much large |z| cost", minimum=0.0)
+    gentle: bool = option(False, "begin gently")
+
+
+OWN = Experiment("own", "A test.", {"penalty": 0.25}, config=OwnConfig)
+
+
+def test_an_experiments_own_options(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """They stand in --help with the experiment's default, have a range, and are part of what a study is."""
+    with pytest.raises(SystemExit) as stop:
+        main(OWN, ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    assert "--penalty FLOAT how much large |z| cost (default: 0.25)" in text and "--gentle begin gently" in text
+    arguments = [*TINY, "--results-dir", str(tmp_path)]
+    assert "--penalty -1" in refused(capsys, [*arguments, "--penalty", "-1"], OWN)
+    assert "--penalty" in refused(capsys, [*arguments, "--penalty", "1"])  # the baseline has no such option
+    main(OWN, [*arguments, "--gentle"])
+    described = json.loads((tmp_path / "scaled" / "own" / "study.json").read_text())["configuration"]
+    assert described["penalty"] == 0.25 and described["gentle"] is True
+    before = tree(tmp_path)
+    assert "penalty 0.25 there, 0.5 asked" in refused(capsys, [*arguments, "--gentle", "--penalty", "0.5"], OWN)
+    assert "gentle True there, False asked" in refused(capsys, arguments, OWN)
+    assert tree(tmp_path) == before
+
+
+@dataclass(frozen=True)
+class HidingConfig(StudyConfig):
+    """With an option of the engine's once more."""
+
+    gamma: float = option(0.5, "another gamma")
+
+
+class WideActor(Actor):
+    """With an output too many."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        return torch.cat((super().forward(state), state[..., :1]), dim=-1)
+
+
+class RankingCritic(Critic):
+    """Without a dimension for its heads."""
+
+    def values(self, joint: Tensor, personal: Tensor) -> Tensor:
+        return super().values(joint, personal)[..., 0]
+
+
+class NarrowActor(Actor):
+    """Whose first layer does not fit its input."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        return super().forward(state[..., 1:])
+
+
+MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
+    # What the one line names.
+    "hides an option": (Experiment("mistaken", "", config=HidingConfig), ("gamma", "mistaken")),
+    "overrides no option": (Experiment("mistaken", "", {"gama": 0.5}), ("gama", "mistaken")),
+    "overrides with a bad value": (Experiment("mistaken", "", {"gamma": 2.0}), ("--gamma 2", "allowed")),
+    "actor too wide": (Experiment("mistaken", "", actor=WideActor), ("WideActor", "(3, 4)", "(3, 3)")),
+    "critic without heads": (Experiment("mistaken", "", critic=RankingCritic), ("RankingCritic", "(3, 2)")),
+    "actor that fails": (Experiment("mistaken", "", actor=NarrowActor), ("NarrowActor", "(3, 7)")),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKEN)
+def test_mistaken_experiment(what: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    experiment, named = MISTAKEN[what]
+    line = refused(capsys, [*TINY, "--results-dir", str(tmp_path)], experiment)
+    assert all(name in line for name in named), line
+    assert not list(tmp_path.rglob("runs.csv"))
 
 
 def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from faults.resume_helpers import (
     study_folder,
 )
 from helpers import CPU, experiments
+from training.variants import VARIANTS
 
 from common.agents.reports import RunKey
-from common.config import StudyConfig
 from common.recording import store
 from common.recording.store import ResultsStore
 from common.study import mirror, shard
@@ -65,12 +65,13 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", experiments())
+@pytest.mark.parametrize("name", [*experiments(), "rules"])
 def test_every_experiment_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    """Statistics and other state of its own included."""
-    experiment, keys = experiments()[name], [RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-3, 1e-2)]
+    """Its buffers and what its algorithm remembers included."""
+    keys = [RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-3, 1e-2)]
+    experiment = VARIANTS["rules"][0] if name == "rules" else experiments()[name]
     options = {"agents": 10, "batch_size": 8, "episodes": 10, "critic_hidden": (16, 8), **experiment.overrides}
-    whole, resumed = (Engine(experiment, StudyConfig(**options), keys, CPU, threads=1) for _ in range(2))
+    whole, resumed = (Engine(experiment, experiment.config(**options), keys, CPU, threads=1) for _ in range(2))
     checkpoints = Checkpoints(tmp_path, {"experiment": name, "configuration": {}}, {}, warn=print)
     for _ in range(3):
         whole.train_episode()

@@ -13,6 +13,7 @@ import torch
 from faults.resume_helpers import poison
 from helpers import CPU
 
+from common.agents.networks import Actor
 from common.agents.reports import EpisodeReport, RunKey
 from common.config import GRID, StudyConfig
 from common.experiment import Experiment
@@ -116,7 +117,7 @@ def test_divergence_ends_one_run_and_leaves_the_others_alone() -> None:
 
 def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
     """The tracker's episodes against plain bookkeeping over every agent's weights and Adam's first moments."""
-    config = StudyConfig(episodes=400, **SMALL)
+    config = StudyConfig(episodes=400, early_stop=True, **SMALL)
     keys = [RunKey(1, 1e-1, 1e-1), RunKey(1, 1e-4, 1e-3)]
     weights, moments = [], []
 
@@ -147,7 +148,7 @@ def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
 
 
 def test_no_early_stop_trains_to_the_end() -> None:
-    config = StudyConfig(episodes=330, early_stop=False, **SMALL)
+    config = StudyConfig(episodes=330, **SMALL)
     row = train(config, [RunKey(1, 1e-1, 1e-1)]).runs[RunKey(1, 1e-1, 1e-1)]
     assert row["stopping_episode"] is not None and row["total_episodes"] == 330 and row["status"] == "completed"
 
@@ -157,6 +158,14 @@ def test_a_run_too_short_to_train() -> None:
     assert row["stopping_episode"] is None and row["final_saturation_ratio"] is None
 
 
+def test_networks_of_another_depth(tmp_path: Path) -> None:
+    """Layers that the networks do not have stay empty, further ones are appended."""
+    options = {**SMALL, "actor_hidden": (8,), "critic_hidden": (16, 8, 4), "episodes": 4}
+    config = StudyConfig(actor_lrs=(1e-2,), critic_lrs=(1e-2,), results_dir=str(tmp_path), **options)
+    rows = load_study(run_study(EXPERIMENT, config)).gradient_norms
+    assert rows.actor_fc3.isna().all() and (rows[["actor_fc2", "critic_fc3", "critic_fc4"]] > 0).all(axis=None)
+
+
 def test_written_study_reads_back(tmp_path: Path) -> None:
     config = StudyConfig(episodes=6, actor_lrs=GRID[:2], critic_lrs=GRID[:1], results_dir=str(tmp_path), **SMALL)
     study = load_study(run_study(EXPERIMENT, config))
@@ -164,3 +173,25 @@ def test_written_study_reads_back(tmp_path: Path) -> None:
     assert study.rewards.groupby(["actor_lr"]).size().eq(6).all()
     assert list(study.evaluations.episode.unique()) == [0, 6]
     assert pd.api.types.is_numeric_dtype(study.gradient_norms.actor_gradient_norm)
+
+
+def test_saved_policies_are_those_of_plain_actors(tmp_path: Path) -> None:
+    """A run's own file; the first agent's state dict, in a plain module, acts as the engine's does."""
+    options = {"agents": 10, "episodes": 4, "batch_size": 16, "actor_lrs": (1e-2, 1e-3), "critic_lrs": (1e-2,)}
+    config = StudyConfig(results_dir=str(tmp_path), save_policy=True, eval_episodes=1, **options)
+    folder = run_study(EXPERIMENT, config)
+    names = {path.name for path in (folder / "policies").iterdir()}
+    assert names == {"seed42_actor0.01_critic0.01.pt", "seed42_actor0.001_critic0.01.pt"}
+    engine = Engine(EXPERIMENT, config, [RunKey(42, 1e-2, 1e-2)], CPU)
+    for _ in range(4):
+        engine.train_episode()
+    states = torch.rand(3, 7) * 100  # of every agent
+    tensors = engine.learner.actors.tensors(slice(0, 1))
+    _, expected = engine.learner.update.act(tensors, states[None, :, None].expand(1, 3, 10, 7))
+    policies = torch.load(folder / "policies" / "seed42_actor0.01_critic0.01.pt", weights_only=True)
+    assert len(policies) == 10
+    for agent, state_dict in enumerate(policies):
+        actor = Actor(config)
+        actor.load_state_dict(state_dict)
+        with torch.no_grad():
+            torch.testing.assert_close(actor.squash(actor(states)), expected[0, :, agent])

@@ -6,15 +6,27 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import CPU, grid, make_learner
+from helpers import CPU, experiments, grid, make_learner
+from torch import Tensor
+from training.history import Trainer, copy_of
 
-from common.agents.learner import Learner
+from common.agents.algorithm import Algorithm
 from common.agents.reports import EpisodeReport, RunKey
 from common.config import StudyConfig
-from common.training.episode_graph import EpisodeGraphs, capture_on_cuda
+from common.experiment import Experiment
+from common.training.engine import Engine
 
 SMALL = {"agents": 12, "batch_size": 16, "critic_hidden": (64, 32), "episodes": 30, "dtype": "float64"}
 KEYS = [RunKey(1, 1e-3, 1e-2), RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-3, 1e-3)]
+
+Run = Callable[[], EpisodeReport]
+
+
+class EveryOther(Algorithm):
+    """Actors step in every other training step, so that there are two kinds of episodes."""
+
+    def actor_due(self, update: int) -> bool:
+        return update % 2 == 0
 
 
 class RecordedEpisode:
@@ -22,77 +34,77 @@ class RecordedEpisode:
 
     def __init__(self) -> None:
         self.captures = 0
+        self.engine: Engine | None = None
 
-    def __call__(self, function: Callable[[], EpisodeReport]) -> tuple[EpisodeReport, Callable[[], None]]:
+    def __call__(self, function: Run) -> tuple[EpisodeReport, Callable[[], None]]:
         self.captures += 1
-        places: list[torch.Tensor] = []
-        filled: list[torch.Tensor] = []
+        before = copy_of(self.engine)
+        outputs = function().map(torch.zeros_like)  # of the right shapes
+        for name, value in self.engine.state().items():  # capturing must not train
+            value.copy_(before[name])
+        places: list[Tensor] = []
+        outputs.map(lambda t: places.append(t) or t)
 
-        def run() -> None:
-            filled.clear()
+        def replay() -> None:
+            filled: list[Tensor] = []
             function().map(lambda t: filled.append(t) or t)
             for place, value in zip(places, filled, strict=True):
                 place.copy_(value)
 
-        # Learn the shapes of the outputs on a copy, because capturing must not train.
-        outputs = shapes_of(function)
-        outputs.map(lambda t: places.append(t) or t)
-        return outputs, run
+        return outputs, replay
 
 
-def shapes_of(function: Callable[[], EpisodeReport]) -> EpisodeReport:
-    learner = function.__closure__[-1].cell_contents.learner
-    saved = {name: tensor.clone() for name, tensor in learner.state().items()}
-    outputs = function().map(torch.zeros_like)
-    learner.load(saved, learner.episode, learner.updates)
-    return outputs
+def make_engine(capture: Callable, experiment: Experiment, warn: Callable[[str], None]) -> Engine:
+    return Engine(experiment, StudyConfig(**SMALL), KEYS, CPU, dense=True, capture=capture, warn=warn)
 
 
-def returns(player: EpisodeGraphs | Learner, episodes: int, details_every: int = 5) -> list[torch.Tensor]:
+def returns(player: Trainer, episodes: int, details_every: int = 5) -> list[Tensor]:
     reports = [player.train_episode(details=e % details_every == 0) for e in range(episodes)]
     assert [r.episode for r in reports] == list(range(reports[0].episode, reports[0].episode + episodes))
     assert all((r.details is not None) == (e % details_every == 0) for e, r in enumerate(reports) if r.step)
     return [r.training_return for r in reports]
 
 
-def test_replayed_episodes_train_the_same_weights() -> None:
-    plain, replayed = (make_learner(KEYS, dense=True, **SMALL) for _ in range(2))
-    capture = RecordedEpisode()
-    graphs = EpisodeGraphs(replayed, capture, pytest.fail)
-    expected, actual = returns(plain, 20), returns(graphs, 20)
-    assert capture.captures == 2  # with and without details
+@pytest.mark.parametrize(("algorithm", "kinds"), [(None, 2), (EveryOther, 4)])
+def test_replayed_episodes_train_the_same_weights(algorithm: type[Algorithm] | None, kinds: int) -> None:
+    """One graph for each kind of episode: with details or without, and by which updates are due."""
+    experiment, capture = Experiment("e", "", algorithm=algorithm), RecordedEpisode()
+    plain, replayed = make_learner(KEYS, True, experiment, **SMALL), make_engine(capture, experiment, pytest.fail)
+    capture.engine = replayed
+    expected, actual = returns(plain, 20), returns(replayed, 20)
+    assert capture.captures == kinds
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
-    assert torch.equal(plain.actors.flat, replayed.actors.flat)
 
-    for learner in (plain, replayed):
-        learner.keep([0, 2])
-    graphs.reset()
-    expected, actual = returns(plain, 6), returns(graphs, 6)
-    assert capture.captures == 4
+    for trainer in (plain, replayed):
+        trainer.keep([0, 2])
+    expected, actual = returns(plain, 12), returns(replayed, 12)
+    assert capture.captures == 2 * kinds  # the tensors are others now
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
+    assert all(torch.equal(value, replayed.state()[name]) for name, value in plain.state().items())
+    assert plain.counters() == replayed.counters()
 
 
 def test_falls_back_and_says_so_once() -> None:
-    def impossible(function: Callable[[], EpisodeReport]) -> None:
+    def impossible(function: Run) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    plain, learner = (make_learner(KEYS, dense=True, **SMALL) for _ in range(2))
     said: list[str] = []
-    expected = returns(plain, 8)
-    actual = returns(EpisodeGraphs(learner, impossible, said.append), 8)
+    expected = returns(make_learner(KEYS, dense=True, **SMALL), 8)
+    actual = returns(make_engine(impossible, experiments()["baseline"], said.append), 8)
     assert all(torch.equal(a, b) for a, b in zip(expected, actual, strict=True))
-    assert len(said) == 1 and "launch by launch" in said[0] and "\n" not in said[0]
+    assert len(said) == 1 and "not permitted" in said[0] and "\n" not in said[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("name", ["baseline", "fullnorm", "adaptive_scaling"])
 @pytest.mark.parametrize("mode", ["joint", "sequential"])
-def test_cuda_follows_the_cpu(graph: bool, mode: str) -> None:
-    config = StudyConfig(actor_update=mode, **SMALL)
-    keys = grid(1, 2)[:4] + grid(1, 2)[16:20]
-    cpu, cuda = Learner(config, keys, CPU), Learner(config, keys, torch.device("cuda"))
-    player = EpisodeGraphs(cuda, capture_on_cuda, pytest.fail) if graph else cuda
+def test_cuda_follows_the_cpu(graph: bool, name: str, mode: str) -> None:
+    keys, options = grid(1, 2)[:4] + grid(1, 2)[16:20], {"actor_update": mode, **SMALL}
+    cpu, own = make_learner(keys, None, name, **options), experiments()[name]
+    config = own.config(**{**own.overrides, **options, "cuda_graph": graph})
+    cuda = Engine(own, config, keys, torch.device("cuda"), warn=pytest.fail)
     for _ in range(15):
-        expected, actual = cpu.train_episode(), player.train_episode()
+        expected, actual = cpu.train_episode(), cuda.train_episode()
         torch.testing.assert_close(actual.training_return.cpu(), expected.training_return, rtol=1e-9, atol=0)
-    torch.testing.assert_close(cuda.actors.flat.cpu(), cpu.actors.flat, rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(cuda.learner.actors.flat.cpu(), cpu.actors.flat, rtol=1e-6, atol=1e-10)
