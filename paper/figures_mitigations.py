@@ -21,8 +21,8 @@ from common.analysis.comparison_statistics import (
     only_finished,
     pair_runs,
 )
-from common.analysis.statistics import t_test
 from common.analysis.figures import NORMAL, SMALL, actor_colour
+from common.analysis.statistics import t_test
 from common.recording import schema
 from common.recording.results import Study, learning_rate_text
 from paper.figure_style import (

@@ -54,7 +54,7 @@ def compare_presets() -> dict[str, Comparison]:
     for folder in find_studies(ROOT / "results"):
         if folder.parent.parent == ROOT / "results" and folder.parent.name in found:
             found[folder.parent.name].append(folder)
-    return {preset: Comparison(ROOT / "results" / preset, folders, fewest=2) for preset, folders in found.items() if folders}
+    return {preset: Comparison(ROOT / "results" / preset, some, fewest=2) for preset, some in found.items() if some}
 
 
 class Pages:
@@ -212,8 +212,8 @@ class Pages:
         tested = sum(len(table) - 1 for table in self.compared.values())
         return (
             f"“Agrees” compares with the published figures: the published count of pairs that never stop is inside "
-            f"the 95% interval of the one here (Wilson, of {CELLS}; none only where none was), pairs that do better are a "
-            f"minority, a majority or (by the same interval) half as there, a ratio within a factor of "
+            f"the 95% interval of the one here (Wilson, of {CELLS}; none only where none was), pairs that do better "
+            f"are a minority, a majority or (by the same interval) half as there, a ratio within a factor of "
             f"{FACTOR:.0f}, “too slow” when above {TOO_SLOW:g} times the baseline's time. "
             "Some published versions changed two things (see their pages); where that is recorded, too, both verdicts "
             "are given. "

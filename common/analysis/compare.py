@@ -1,4 +1,4 @@
-"""Compare the experiments of each preset: prints tables, writes comparison.csv, comparison_cells.csv and comparison.png.
+"""Compare the experiments of each preset: prints tables, writes comparison.csv, …_cells.csv and .png.
 
 Reads the CSV files of all studies <results-dir>/<preset>/<experiment>/ and nothing else; writes into
 <results-dir>/<preset>/. Columns and the picture are explained in docs/csv_columns.md. Exit codes: 2 bad input (nothing
@@ -31,7 +31,7 @@ from common.recording import schema
 from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study
 from common.recording.store import csv_bytes, write_atomically
 
-TABLE, CELLS, PICTURE = "comparison.csv", "comparison_cells.csv", "comparison.png"
+TABLE, CELLS, PICTURE = FILES = "comparison.csv", "comparison_cells.csv", "comparison.png"
 PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -90,9 +90,9 @@ class Comparison:
             if path.name == BASELINE != experiment:
                 raise ResultsError(f"{path}: holds runs of experiment {experiment}; allowed here: {BASELINE}")
         self.runs, agents, references = (
-            pd.concat([getattr(study, name).assign(experiment=path.name) for path, study in read.items()], ignore_index=True)
+            pd.concat([getattr(study, name).assign(experiment=path.name) for path, study in read.items()])
             for name in ("runs", "stopping_episodes", "reference_policies")
-        )  # fmt: skip
+        )
         self.table, self.cells = comparison_tables(self.runs, agents, references, fewest)
         self.warnings = [f"{self.preset}: {line}" for line in comparability_warnings(self.runs, references)]
 
@@ -106,11 +106,12 @@ class Comparison:
 
     def stale(self) -> list[Path]:
         """Which of the files are missing or not what `write` would write. Raises OSError."""
-        there = {name: path.read_bytes() if (path := self.folder / name).exists() else b"" for name in (TABLE, CELLS, PICTURE)}
-        stale = [name for name, text in self.texts().items() if there[name] != text]
-        if self.digest().encode() not in there[PICTURE] or not there[PICTURE].endswith(PNG_END):
-            stale.append(PICTURE)
-        return [self.folder / name for name in stale]
+        there = {path: path.read_bytes() if path.exists() else b"" for path in map(self.folder.joinpath, FILES)}
+        good = {self.folder / name: text for name, text in self.texts().items()}
+        *_, (picture, drawn) = there.items()
+        if self.digest().encode() in drawn and drawn.endswith(PNG_END):
+            good[picture] = drawn
+        return [path for path, data in there.items() if good.get(path) != data]
 
     def texts(self) -> dict[str, bytes]:
         """The two tables, in the format of the store's files."""

@@ -43,7 +43,8 @@ def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> F
     _scores(panels[0], table, runs, heights)
     low, viable, high = (table[f"viable_cells{end}"].astype(float) / table["cells"] for end in ("_low", "", "_high"))
     panels[1].hlines(rows, low, high, color="0.5", linewidth=1.2)
-    _shares(panels[1], rows, "● viable\n○ learns", "share of cells", (viable, FILLED), (table["learning_cells"] / table["cells"], RING))
+    learns = table["learning_cells"] / table["cells"]
+    _shares(panels[1], rows, "● viable\n○ learns", "share of cells", (viable, FILLED), (learns, RING))
     never, improved = (table[what] / table["runs"] for what in ("runs_never_stopping", "improved_runs"))
     better = table["runs_better_than_baseline"] / table["paired_runs"]
     saturated, wrong = table["median_final_saturation"], table["median_final_wrong_side_saturation"]

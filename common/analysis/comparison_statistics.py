@@ -80,7 +80,7 @@ def is_frozen(name: str) -> bool:
 
 
 def frozen_control(name: str, names: Iterable[str]) -> str | None:
-    """The study among `names` whose frozen actors an experiment is held against: with the same change, else the plain one.
+    """The study of frozen actors that an experiment is held against: with the same change, else the plain one.
 
     An experiment `recipe`, also with options of its own (`recipe-without-…`), goes with `frozen_actors-with-recipe`.
     """
@@ -110,7 +110,7 @@ def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 def comparison_tables(
     runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame, fewest: int = FEWEST
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row per experiment (COLUMNS), the baseline first, then by name, and a row per experiment and cell (CELL_COLUMNS).
+    """A row per experiment (COLUMNS), the baseline first, then by name, and one per experiment and cell (CELL_COLUMNS).
 
     `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
     reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
@@ -137,7 +137,7 @@ def comparison_tables(
 
 
 def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list[str]:
-    """A line for what is not there to compare with, for each study that is not whole or not like the baseline, for ages.
+    """What keeps studies from being compared: a line for each that is not whole or not like the baseline, and for ages.
 
     `runs` and `references` as for `comparison_tables`.
     """
@@ -182,9 +182,10 @@ def _with_partners(own: pd.DataFrame, baseline: pd.DataFrame | None, control: pd
     """Runs with what they are above their partners, and whether they have any: `paired`, `controlled`."""
     nobody = own.iloc[:0]
     pairs = pair_runs(own, nobody if baseline is None else baseline).assign(paired=True)
-    frozen = (nobody if control is None else control).groupby(["seed", "critic_lr"])["normalised_score"]
-    found = own.merge(pairs, on=KEY, how="left")
-    found = found.merge(frozen.agg(frozen=lambda x: x.mean(skipna=False), controlled="size"), "left", ["seed", "critic_lr"])
+    world = ["seed", "critic_lr"]
+    frozen = (nobody if control is None else control)[[*world, "normalised_score"]]
+    frozen = frozen.rename(columns={"normalised_score": "frozen"}).drop_duplicates(world).assign(controlled=True)
+    found = own.merge(pairs, on=KEY, how="left").merge(frozen, on=world, how="left")
     return found.assign(
         paired=found["paired"].notna(),
         controlled=found["controlled"].notna(),
@@ -199,7 +200,7 @@ def _named(name: str, tested: tuple[float, ...]) -> dict[str, float]:
 
 
 def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
-    """The row of one cell; a run without a score makes what is averaged empty and counts as neither better nor worse."""
+    """The row of one cell; a run without a score makes what is averaged empty and is neither better nor worse."""
     pairs, controlled, score = runs[runs["paired"]], runs[runs["controlled"]], runs["normalised_score"]
     row = {
         **runs.iloc[0][["experiment", *CELL]],
@@ -223,7 +224,7 @@ def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
 
 
 def _sizes(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
-    """Sizes, stopping, improvement over the untrained policy, viable cells. A diverged run neither goes on nor improves."""
+    """Sizes, stopping, improvement over the untrained policy, viable cells."""
     viable, ages = int(cells["viable"].sum()), runs["score_episode"].dropna().unique()
     low, high = wilson_interval(viable, len(cells))
     intervals = int(cells["gain_low"].notna().sum())

@@ -22,7 +22,14 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from common.recording import schema
-from common.recording.results import Study, learning_rate_text, learning_rates, stopping_cell, stopping_texts, study_label
+from common.recording.results import (
+    Study,
+    learning_rate_text,
+    learning_rates,
+    stopping_cell,
+    stopping_texts,
+    study_label,
+)
 from common.recording.store import write_atomically
 
 DPI = 150

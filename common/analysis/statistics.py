@@ -13,7 +13,7 @@ CONFIDENCE = 0.95
 
 
 def t_test(values: Iterable[float], fewest: int = 2) -> tuple[float, float, float, float]:
-    """Mean of independent values, the ends of its 95% interval, and the p-value of a mean of 0 (Student's t, two sides).
+    """Mean of independent values, the ends of its 95% interval, and the two-sided p-value of a mean of 0 (Student's t).
 
     All but the mean are NaN for fewer than `fewest` values, all are where a value is NaN.
     """

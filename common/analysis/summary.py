@@ -29,7 +29,8 @@ def study_summary(study: Study) -> str:
         f"{study.label}: {_count(len(runs), 'run')}, {_count(len(pairs), 'learning-rate pair')}, "
         f"{'seeds' if len(seeds) > 1 else 'seed'} {' '.join(map(str, seeds))}",
         f"Stopping episode{note}\n" + _grid(runs, lambda cell: " ".join(stopping_texts(stopping_cell(cell)))),
-        f"Normalised score at {score_ages(runs)} (0: random, 1: greedy_offload{over_seeds})\n" + _grid(runs, score_text),
+        f"Normalised score at {score_ages(runs)} (0: random, 1: greedy_offload{over_seeds})\n"
+        + _grid(runs, score_text),
         f"Reference returns{f' (mean over {worlds} seeds)' if worlds > 1 else ''}: "
         + ", ".join(f"{policy} {value:,.1f}" for policy, value in references.items()),
     ]

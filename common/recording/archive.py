@@ -42,7 +42,7 @@ def archive(folder: Path) -> None:
             place = header.rstrip().split(b",").index(b"episode")
             text = header + b"".join(row for row in rows if int(row.split(b",", place + 1)[place]) % REWARDS_EVERY == 0)
         buffer = io.BytesIO()
-        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # its bytes depend on the text alone
+        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # the same bytes at any time
             file.write(text)
         write_atomically(path, buffer.getvalue())
         plain.unlink()

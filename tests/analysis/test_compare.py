@@ -212,7 +212,8 @@ def test_cells_by_hand(tmp_path: Path) -> None:
     row = cells["other", *B]
     assert [row[name] for name in ("viable", "learns", "seeds_above_both", "seeds_improved")] == [0, 0, 0, 4]
     assert [row[f"seeds_{how}_than_baseline"] for how in ("better", "worse")] == [1, 1]
-    assert row["difference_p"] == row["difference_holm"] == pytest.approx(1) and row["actors_add"] == pytest.approx(-0.2)
+    assert row["difference_p"] == row["difference_holm"] == pytest.approx(1)
+    assert row["actors_add"] == pytest.approx(-0.2)
     assert pd.isna(cells["frozen_actors", 0.0, 1e-2]["actors_add"])  # the control has none
 
 
@@ -226,7 +227,7 @@ def test_below_five_seeds_seeds_are_counted(tmp_path: Path) -> None:
     assert row["cells_with_intervals"] == 0 and row["paired_score_difference"] == pytest.approx(1.1 / 4)
     assert row["cells_above_both_in_every_seed"] == row["cells_better_in_every_seed"] == row["viable_cells"] == 1
     assert row["seeds_better_than_baseline"] == 4 and row["cells_improved_in_every_seed"] == 1
-    assert pd.isna(cell["learns"]) and cell["viable"] == 1 and cell["seeds_above_both"] == 4 and pd.isna(cell["score_low"])
+    assert cell["viable"] == 1 and cell["seeds_above_both"] == 4 and cell[["learns", "score_low"]].isna().all()
 
 
 def test_control_has_the_same_change() -> None:
@@ -280,7 +281,8 @@ def test_a_cell_never_stops_only_when_no_seed_stops(tmp_path: Path) -> None:
 def test_seeds_are_averaged_before_the_interval(tmp_path: Path) -> None:
     """A seed with three pairs and one with a single pair count the same."""
     baseline = write_study(tmp_path, "baseline", small([[0, 0, 0]] * 5))
-    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.1, 0.1], [0.5], [0.1], [0.5], [0.3]])))["other"]
+    scores = [[0.1, 0.1, 0.1], [0.5], [0.1], [0.5], [0.3]]
+    row = rows_of(baseline, write_study(tmp_path, "other", small(scores)))["other"]
     assert row["paired_runs"] == 7
     assert row["paired_score_difference"] == pytest.approx(0.3)  # pooled: 1.7 / 7
     assert row["paired_score_difference_low"] == pytest.approx(0.3 - T4 * 0.2 / math.sqrt(5))
@@ -448,9 +450,9 @@ def test_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     study = write_study(tmp_path, "baseline", small([[0.3, 0.1, 0.2]] * 2))
     arguments = ["--results-dir", str(tmp_path), "--check"]
-    table, picture = tmp_path / "scaled" / TABLE, tmp_path / "scaled" / PICTURE
+    files = table, cells, picture = [tmp_path / "scaled" / name for name in (TABLE, CELLS, PICTURE)]
     line = refused(capsys, arguments, code=1)
-    assert str(table) in line and str(picture) in line and not table.exists()  # it writes nothing
+    assert all(str(path) in line and not path.exists() for path in files)  # it writes nothing
     main(arguments[:2])
     capsys.readouterr()
     main(arguments)
@@ -458,19 +460,19 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     good = contents(tmp_path)
     for path, data in (
         (table, good[table].replace(b"0.2", b"0.3", 1)), (table, good[table][:-1]),
-        (picture, good[picture][:-20]), (picture, b""),
+        (cells, good[cells].replace(b"0.2", b"0.3", 1)), (picture, good[picture][:-20]), (picture, b""),
     ):  # fmt: skip
         path.write_bytes(data)
         line = refused(capsys, arguments, code=1)
-        assert [str(each) in line for each in (table, picture)] == [path == table, path == picture]
+        assert [str(each) in line for each in files] == [path == each for each in files]
         path.write_bytes(good[path])
     main(arguments)
     # Two scores change places: the table is the same, but a point of the picture has another colour.
-    for scores, differing in (([0.3, 0.2, 0.1], [False, True]), ([0.3, 0.2, 0.4], [True, True])):
+    for scores, differing in (([0.3, 0.2, 0.1], [False, True, True]), ([0.3, 0.2, 0.4], [True] * 3)):
         shutil.rmtree(study)
         write_study(tmp_path, "baseline", small([scores] * 2))
         line = refused(capsys, arguments, code=1)
-        assert [str(each) in line for each in (table, picture)] == differing
+        assert [str(each) in line for each in files] == differing
 
 
 def test_presets_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
