@@ -31,8 +31,8 @@ class Experiment:
     config: type[StudyConfig] = StudyConfig
 
     def check(self) -> None:
-        """ConfigError where an option of its own has a name of the engine's, or an override is no option."""
-        engine = {spec.name for spec in dataclasses.fields(StudyConfig)}
+        """ConfigError where an option of its own has a name of the engine's or is none, or an override is no option."""
+        engine, known = ({spec.name for spec in dataclasses.fields(kind)} for kind in (StudyConfig, self.config))
         classes = [own for own in self.config.__mro__ if own not in StudyConfig.__mro__]
         own = [name for cls in classes for name in vars(cls).get("__annotations__", {})]
         for name in own:
@@ -41,7 +41,8 @@ class Experiment:
                     f"experiment {self.name}: its option {name} hides one of the engine's; allowed: another name, or "
                     f'overrides={{"{name}": …}} for another default'
                 )
-        known = {spec.name for spec in dataclasses.fields(self.config)}
+            if name not in known:
+                raise ConfigError(f"experiment {self.name}: {name} is no option; needed: @dataclass(frozen=True)")
         for name in self.overrides:
             if name not in known:
                 raise ConfigError(f"experiment {self.name}: overrides {name}, which is no option")

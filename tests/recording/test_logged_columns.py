@@ -21,7 +21,7 @@ def details(rng: np.random.Generator, runs: int = 2, agents: int = 5, batch: int
     )
     norms = [tensor(*shape).abs() for shape in ((runs, agents, 3), (runs, 3), *[(runs, agents), (runs,)] * 3)]
     extras = {"gain": tensor(runs, agents), "raw_z": tensor(runs, agents, batch, 3)}
-    return StepDetails(*norms, state, z.tanh(), z, z_after, slope, extras)
+    return StepDetails(*norms, state, z.tanh(), z, z_after, slope, z[..., 0] > 0, extras)
 
 
 @pytest.mark.parametrize("preset", ["scaled", "interior"])

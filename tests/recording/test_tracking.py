@@ -119,6 +119,7 @@ def details(runs: int = 1, agents: int = 2, batch: int = 2, **fields: Tensor) ->
         usual |= {f"actor_{kind}": torch.ones(runs, agents), f"critic_{kind}": torch.ones(runs)}
     usual |= {name: torch.ones(runs, batch, agents, 3) for name in ("pre_activations", "z_after", "dq_da")}
     usual |= {"states": torch.ones(runs, batch, agents, 7), "actions": usual["pre_activations"].tanh()}
+    usual |= {"offloads": torch.ones(runs, batch, agents, dtype=torch.bool)}
     return StepDetails(**{**usual, **fields})
 
 

@@ -137,6 +137,12 @@ class HidingConfig(StudyConfig):
     gamma: float = option(0.5, "another gamma")
 
 
+class ForgottenConfig(StudyConfig):
+    """Without its decorator, so that the option would be none, and true whatever it says."""
+
+    gentle: bool = option(False, "begin gently")
+
+
 class WideActor(Actor):
     """With an output too many."""
 
@@ -161,6 +167,7 @@ class NarrowActor(Actor):
 MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     # What the one line names.
     "hides an option": (Experiment("mistaken", "", config=HidingConfig), ("gamma", "mistaken")),
+    "forgets to decorate": (Experiment("mistaken", "", config=ForgottenConfig), ("gentle", "@dataclass")),
     "overrides no option": (Experiment("mistaken", "", {"gama": 0.5}), ("gama", "mistaken")),
     "overrides with a bad value": (Experiment("mistaken", "", {"gamma": 2.0}), ("--gamma 2", "allowed")),
     "actor too wide": (Experiment("mistaken", "", actor=WideActor), ("WideActor", "(3, 4)", "(3, 3)")),
