@@ -109,17 +109,11 @@ def _score_axis(axes: Axes, scores: pd.Series) -> None:
     decades = math.log10(-lowest)
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=max(1.0, 0.45 * decades))  # near half the width is linear
     axes.set_xlim(lowest * 1.3, highest * 1.1)
-    steps = (1, 2, 5) if decades < 1.5 else (1,)
     powers = range(0, math.floor(decades) + 1, max(1, math.ceil(decades / 4)))
-    ticks = sorted(-step * 10.0**power for power in powers for step in steps if step * 10.0**power <= -lowest)
-    ticks += [-0.5, 0, 0.5, 1]
-    axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
+    beyond = {-(10.0**power): f"$-10^{{{power}}}$" if power > 2 else f"−{10**power}" for power in reversed(powers)}
+    axes.set_xticks([*beyond, -0.5, 0, 0.5, 1], [*beyond.values(), "−0.5", "0", "0.5", "1"])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"{axes.get_xlabel()}\n(linear from −1 to 1, logarithmic beyond)", fontsize=SMALL)
-
-
-def _tick(value: float) -> str:
-    return f"$-10^{{{round(math.log10(-value))}}}$" if value <= -1000 else f"{value:g}".replace("-", "−")
 
 
 def _shares(axes: Axes, rows: list[int], title: str, unit: str, *marks: tuple[pd.Series, dict[str, Any]]) -> None:

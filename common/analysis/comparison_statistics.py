@@ -321,12 +321,8 @@ def _unlike(own: pd.DataFrame, baseline: pd.DataFrame, own_world: pd.DataFrame, 
     parts = []
     keys, base_keys = (set(rows[KEY].itertuples(index=False, name=None)) for rows in (own, baseline))
     if keys != base_keys and not is_frozen(own["experiment"].iloc[0]):
-        text = f"only {len(keys & base_keys)} pairs of runs to compare"
-        if lacking := base_keys - keys:
-            text += f", {len(lacking)} of the baseline's {len(base_keys)} runs are not here"
-        if alone := keys - base_keys:
-            text += f", {len(alone)} of the {len(keys)} here are not in the baseline"
-        parts.append(text)
+        pairs = f"only {len(keys & base_keys)} pairs of runs to compare"
+        parts.append(f"{pairs}, of the baseline's {len(base_keys)} runs and {len(keys)} here")
     lengths = [set(rows.loc[rows["status"] == schema.COMPLETED, "total_episodes"]) for rows in (own, baseline)]
     if all(lengths) and lengths[0] != lengths[1]:
         texts = [" and ".join(f"{length:.0f}" for length in sorted(some)) for some in lengths]

@@ -18,7 +18,8 @@ FILES: dict[str, tuple[str, ...]] = {
         "score_episode", "frozen_share", "dead_share", "median_death_episode", "median_freeze_episode",
         "first_100_mean_return", "last_100_mean_return", "first_evaluation_return", "final_evaluation_return",
         "best_evaluation_return", "normalised_score", "best_score", "drift", "final_saturation_ratio",
-        "final_wrong_side_saturation", "largest_abs_preactivation", "wall_seconds", "device", "python_version", "torch_version", "numpy_version",
+        "final_wrong_side_saturation", "largest_abs_preactivation", "wall_seconds", "device",
+        "python_version", "torch_version", "numpy_version",
     ),
     STOPPING_EPISODES: (
         *RUN_KEY, "agent", "gradient_death_episode", "first_unchanged_episode", "freeze_episode", "first_side_offload",

@@ -521,7 +521,9 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     (tmp_path / "scaled" / "just_begun").mkdir()
     main(["--results-dir", str(tmp_path)])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "no study" not in line]
-    assert line.startswith("warning: ") and "other" in line and "40 of 48" in line and "8 of the baseline's 48" in line
+    assert line.startswith("warning: ")
+    for fact in ("other", "40 of 48", "only 40 pairs", "baseline's 48"):
+        assert fact in line
     table = pd.read_csv(tmp_path / "scaled" / TABLE)
     assert table["experiment"].tolist() == ["baseline", "other"] and table["paired_runs"][1] == 40
     assert table["paired_score_difference"][1] == pytest.approx(0.5)
@@ -548,7 +550,7 @@ def test_warnings(tmp_path: Path) -> None:
     write_study(tmp_path, "world", small([[0.1], [0.2], [0.3]]), greedy=GREEDY * 1.01)
     write_study(tmp_path, "frozen_actors", {(seed, 0.0, 1e-2): run(0.1) for seed in (1, 2, 3)})
     more, world = warnings(tmp_path)
-    assert "more" in more and "only 3 pairs" in more and "3 of the 6" in more
+    assert "more" in more and "only 3 pairs" in more and "6 here" in more
     assert "world" in world and "reference policies" in world
 
 
