@@ -95,8 +95,7 @@ def _scores(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame, heights: dict[s
             axes.plot(right, y, ">", color="black", ms=4, zorder=6, clip_on=False)
     for score, name, line in ((0, "random", ":"), (1, "near-optimal", "-")):
         axes.axvline(score, color="0.35", linewidth=0.8, linestyle=line, zorder=1)
-        side = "right" if score == 1 else "center"
-        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha=side, va="bottom", fontsize=SMALL)
+        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha="right", va="bottom", fontsize=SMALL)
 
 
 def _score_axis(axes: Axes, scores: pd.Series) -> None:
