@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from common.analysis.comparison_statistics import comparison_table
+from common.analysis.comparison_statistics import comparison_tables
 from common.analysis.figures import NORMAL, SMALL, _draw, actor_colour
 from common.recording import schema
 from common.recording.results import Study, learning_rate_text, learning_rates
@@ -213,9 +213,8 @@ def runs_of(studies: dict[str, Study]) -> pd.DataFrame:
 def compared(studies: dict[str, Study]) -> pd.DataFrame:
     """The comparison of these experiments' studies of one preset."""
     names = ("runs", "stopping_episodes", "reference_policies")
-    return comparison_table(
-        *(pd.concat([getattr(s, name).assign(experiment=e) for e, s in studies.items()]) for name in names)
-    )
+    tables = (pd.concat([getattr(s, name).assign(experiment=e) for e, s in studies.items()]) for name in names)
+    return comparison_tables(*tables, fewest=2)[0]
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

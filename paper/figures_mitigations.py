@@ -20,9 +20,9 @@ from common.analysis.comparison_statistics import (
     in_order,
     only_finished,
     pair_runs,
-    t_interval,
 )
 from common.analysis.figures import NORMAL, SMALL, actor_colour
+from common.analysis.statistics import t_test
 from common.recording import schema
 from common.recording.results import Study, learning_rate_text
 from paper.figure_style import (
@@ -189,7 +189,7 @@ def _mean_differences(axes: Axes, runs: pd.DataFrame, names: list[str]) -> None:
 
 
 def _mean_and_interval(axes: Axes, y: float, values: pd.Series, points: bool = False) -> None:
-    mean, low, high = t_interval(values.dropna())
+    mean, low, high, _ = t_test(values.dropna())
     if points:
         axes.scatter(values, [y + 0.22] * len(values), s=11, color="0.55", linewidth=0, zorder=3)
     axes.plot((low, high), (y, y), color="black", linewidth=1.4, zorder=4)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from common.analysis.compare import Comparison  # noqa: E402
 from common.analysis.comparison_statistics import BASELINE, KEY, only_finished  # noqa: E402
 from common.recording.results import ResultsError, find_studies, load_study  # noqa: E402
-from paper.outcomes import CELLS, FACTOR, NEAR, TOO_SLOW, Outcome, outcome, second_change, verdict  # noqa: E402
+from paper.outcomes import CELLS, FACTOR, TOO_SLOW, Outcome, outcome, second_change, verdict  # noqa: E402
 from paper.pages import arguments, experiment_names, filled, write_or_check  # noqa: E402
 from paper.pages import table as markdown  # noqa: E402
 
@@ -54,7 +54,7 @@ def compare_presets() -> dict[str, Comparison]:
     for folder in find_studies(ROOT / "results"):
         if folder.parent.parent == ROOT / "results" and folder.parent.name in found:
             found[folder.parent.name].append(folder)
-    return {preset: Comparison(ROOT / "results" / preset, folders) for preset, folders in found.items() if folders}
+    return {preset: Comparison(ROOT / "results" / preset, some, fewest=2) for preset, some in found.items() if some}
 
 
 class Pages:
@@ -211,8 +211,9 @@ class Pages:
         """How “agrees” is decided, and how many intervals stand in the table."""
         tested = sum(len(table) - 1 for table in self.compared.values())
         return (
-            f"“Agrees” compares with the published figures: pairs that never stop within {NEAR} of {CELLS}, pairs that "
-            f"do better a minority, a majority or (within {NEAR}) half as there, a ratio within a factor of "
+            f"“Agrees” compares with the published figures: the published count of pairs that never stop is inside "
+            f"the 95% interval of the one here (Wilson, of {CELLS}; none only where none was), pairs that do better "
+            f"are a minority, a majority or (by the same interval) half as there, a ratio within a factor of "
             f"{FACTOR:.0f}, “too slow” when above {TOO_SLOW:g} times the baseline's time. "
             "Some published versions changed two things (see their pages); where that is recorded, too, both verdicts "
             "are given. "

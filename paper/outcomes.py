@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, only_finished, pair_runs
+from common.analysis.statistics import reproduces
 from common.config import GRID, StudyConfig
 from common.recording.schema import DIVERGED
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = len(GRID) ** 2
-NEAR = 2  # pairs of learning rates by which a count may miss the published one and still be called the same
 FACTOR = 3.0  # by which a published ratio may be missed likewise
 TOO_SLOW = 2.0  # times the baseline's time per episode above which an experiment counts as too slow
 
@@ -61,9 +61,9 @@ def second_change(double: Path, single: Path) -> dict[str, Any]:
 
 
 def same_majority(there: float, here: float) -> bool:
-    """Whether counts of pairs are on the same side of half; of a published half, within NEAR."""
+    """Whether counts of pairs are on the same side of half; a published half must be inside the count's interval."""
     half = CELLS / 2
-    return abs(here - half) <= NEAR if there == half else (here > half) == (there > half)
+    return reproduces(here, there, CELLS) if there == half else (here > half) == (there > half)
 
 
 def verdict(published: pd.Series, here: Outcome) -> tuple[str, str]:
@@ -72,7 +72,7 @@ def verdict(published: pd.Series, here: Outcome) -> tuple[str, str]:
     if pd.notna(published.cells_never_stopping):
         there = published.cells_never_stopping
         text = f"{there:.0f} of {CELLS} pairs never stopped there, {here.never:.1f} here"
-        claims.append((abs(here.never - there) <= NEAR, text))
+        claims.append((reproduces(here.never, there, CELLS), text))
     if pd.notna(published.cells_better_than_baseline):
         there = published.cells_better_than_baseline
         text = (

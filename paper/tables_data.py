@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, KEY, comparison_table
+from common.analysis.comparison_statistics import BASELINE, KEY, comparison_tables
 from common.config import GRID
 from common.recording import schema
 from common.recording.results import ResultsError, Study, load_study
@@ -138,7 +138,8 @@ class Recordings:
 
     def __init__(self, results: Path):
         self.results = results
-        self.experiments = [name for name in experiment_names() if name != BASELINE]
+        recorded = {folder.name for preset in PRESETS for folder in (results / preset).glob("*/")}
+        self.experiments = [name for name in experiment_names() if name != BASELINE and name in recorded]
         self.studies = {
             (experiment, preset): study
             for preset in PRESETS
@@ -187,7 +188,7 @@ class Recordings:
             study = self.studies[name, preset]
             for parts, rows in zip(frames, (study.runs, study.agents, study.policies), strict=True):
                 parts.append(rows.assign(experiment=name))
-        table = comparison_table(*(pd.concat(parts, ignore_index=True) for parts in frames))
+        table, _ = comparison_tables(*(pd.concat(parts, ignore_index=True) for parts in frames), fewest=2)
         return table.set_index("experiment").astype(object)
 
 

@@ -53,7 +53,7 @@ HIGH_SCORE = 0.9  # from here on the text calls a run near-optimal
 def numbers(recordings: Recordings, macros: Numbers) -> None:
     """Figures and sentences of every experiment; `not recorded` where there is no study."""
     for name in recordings.experiments:
-        macros.heading(f"{name}: comparison_table of common/analysis/comparison_statistics.py")
+        macros.heading(f"{name}: comparison_tables of common/analysis/comparison_statistics.py")
         for preset in PRESETS:
             _experiment_numbers(recordings, macros, name, preset)
         macros.add(f"Published{camel(name)}", recordings.outcomes["claim"].get(name, "nothing"))

@@ -12,8 +12,8 @@ from common.config import GRID, StudyConfig
 from paper.tables_data import FAST, Recordings, constants
 from paper.tables_text import RATE_WORDS, Numbers, number, of, rate, span, tabular
 
-ADAM = constants("agents/optimizer.py")
-BETA1, BETA2, EPSILON = ADAM["BETA1"], ADAM["BETA2"], ADAM["EPSILON"]
+DEFAULTS = StudyConfig()
+BETA1, BETA2, EPSILON = DEFAULTS.beta1, DEFAULTS.beta2, DEFAULTS.adam_eps
 MANTISSA = 24  # bits of a float32, the leading one included
 AGENTS = 300  # simulated per learning rate
 EARLY = 50  # episode before which an agent's gradient has died early

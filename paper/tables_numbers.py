@@ -170,7 +170,7 @@ def _score_numbers(recordings: Recordings, macros: Numbers, fast: pd.DataFrame, 
         best = study.ends.loc[runs["normalised_score"].idxmax()]
         quick = runs[runs["actor_lr"] >= FAST]
         macros.add(f"Improved{name}", of(int(study.improved.sum()), len(runs)))
-        macros.add(f"ImprovedCells{name}", of(row.improved_cells, row.cells_with_two_seeds))
+        macros.add(f"ImprovedCells{name}", of(row.improved_cells, row.cells_with_intervals))
         macros.add(f"AboveConstant{name}", of(study.above_constant, len(runs)))
         macros.add(f"MedianScore{name}", number(runs["normalised_score"].median()))
         macros.add(f"Alpha{name}", span(study.constant_shares, ".2f"))

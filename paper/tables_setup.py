@@ -41,9 +41,7 @@ def hyper_parameters() -> str:
     for spec in dataclasses.fields(StudyConfig):
         if spec.metadata["results"] and spec.name not in ("tf32", "dtype"):
             rows.append([code(spec.name), value_text(spec.default), plain(spec.metadata["help"])])
-    adam, replay = constants("agents/optimizer.py"), constants("agents/replay.py")
-    noise = constants("agents/episode_inputs.py")
-    rows.append(["Adam", "", f"$\\beta_1 = {adam['BETA1']}$, $\\beta_2 = {adam['BETA2']}$, $\\epsilon = 10^{{-8}}$"])
+    replay, noise = constants("agents/replay.py"), constants("agents/inputs.py")
     priorities = f"$\\alpha = {replay['ALPHA']}$, offset {replay['PRIORITY_OFFSET']}"
     schedule = f"$\\beta$ from {replay['BETA_START']}, {replay['BETA_STEP']} more with each draw"
     rows.append(["prioritised replay", "", f"{priorities}, {schedule}"])

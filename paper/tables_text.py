@@ -107,7 +107,7 @@ def interval(middle: float, low: float, high: float, form: str = "+.2f") -> str:
 
 def camel(name: str) -> str:
     """Folder name to the part of a macro name: input_norm to InputNorm."""
-    return "".join(part.capitalize() for part in name.split("_"))
+    return "".join(part.capitalize() for part in name.replace("td3", "td_three").split("_"))
 
 
 def code(name: str) -> str:

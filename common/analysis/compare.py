@@ -1,8 +1,8 @@
-"""Compare the experiments of each preset: prints a table, writes <results-dir>/<preset>/comparison.csv and .png.
+"""Compare the experiments of each preset: prints tables, writes comparison.csv, …_cells.csv and .png.
 
-Reads the CSV files of all studies <results-dir>/<preset>/<experiment>/ and nothing else. Columns and the picture are
-explained in docs/csv_columns.md. Exit codes: 2 bad input (nothing is written then); 1 with --check, when a file is not
-what would be written.
+Reads the CSV files of all studies <results-dir>/<preset>/<experiment>/ and nothing else; writes into
+<results-dir>/<preset>/. Columns and the picture are explained in docs/csv_columns.md. Exit codes: 2 bad input (nothing
+is written then); 1 with --check, when a file is not what would be written.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from common.analysis.comparison_figure import comparison_figure
-from common.analysis.comparison_statistics import BASELINE, KEY, comparability_warnings, comparison_table, only_finished
+from common.analysis.comparison_statistics import (
+    BASELINE,
+    FEWEST,
+    KEY,
+    comparability_warnings,
+    comparison_tables,
+    only_finished,
+)
 from common.analysis.figures import DPI
 from common.recording import schema
-from common.recording.results import ResultsError, Study, find_studies, learning_rate_text, load_study
-from common.recording.store import format_cell, write_atomically
+from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study
+from common.recording.store import csv_bytes, write_atomically
 
-TABLE, PICTURE = "comparison.csv", "comparison.png"
+TABLE, CELLS, PICTURE = FILES = "comparison.csv", "comparison_cells.csv", "comparison.png"
 PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -55,14 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if stale:
                 _leave(f"out of date: {', '.join(map(str, stale))}; python -m common.compare writes them", 1)
             return
-        if said.stopping_only:
-            print("\n\n".join(comparison.text(stopping_only=True) for comparison in comparisons))
-            return
-        for comparison in comparisons:
+        for comparison in comparisons if not said.stopping_only else ():
             for line in comparison.warnings:
                 print(f"warning: {line}", file=sys.stderr)
             comparison.write()
-        print("\n\n".join(comparison.text() for comparison in comparisons))
+        print("\n\n".join(comparison_text(c.table, c.preset, said.stopping_only) for c in comparisons))
     except ResultsError as problem:
         _leave(f"error: {problem}", 2)
     except OSError as problem:
@@ -70,115 +74,113 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Comparison:
-    """The studies of one preset side by side, and the two files that say so."""
+    """The studies of one preset side by side, and the files that say so."""
 
-    def __init__(self, folder: Path, studies: Iterable[Path]):
-        """Read `studies`, folders in the preset's `folder`; ResultsError where one cannot be used."""
+    def __init__(self, folder: Path, studies: Iterable[Path], fewest: int = FEWEST):
+        """Read `studies`, folders in the preset's `folder`; ResultsError where one cannot be used.
+
+        `fewest`: seeds from which intervals and p-values are given.
+        """
         self.folder, self.preset = folder, folder.name
-        runs, agents, references = [], [], []
-        for path in studies:
-            study = _load(path)
-            for tables, rows in (
-                (runs, study.runs),
-                (agents, study.stopping_episodes),
-                (references, study.reference_policies),
-            ):
-                tables.append(rows.assign(experiment=path.name))
-        self.runs = pd.concat(runs, ignore_index=True)
-        worlds = pd.concat(references, ignore_index=True)
-        self.table = comparison_table(self.runs, pd.concat(agents, ignore_index=True), worlds)
-        lines = comparability_warnings(self.runs, worlds)
-        self.warnings = [f"{self.preset}: {line}" for line in lines]
+        read = {path: load_study(path) for path in studies}
+        for path, study in read.items():
+            preset, experiment = study.runs.iloc[0][["preset", "experiment"]]
+            if preset != self.preset:
+                raise ResultsError(f"{path}: holds runs of preset {preset}; allowed here: {self.preset}")
+            if path.name == BASELINE != experiment:
+                raise ResultsError(f"{path}: holds runs of experiment {experiment}; allowed here: {BASELINE}")
+        self.runs, agents, references = (
+            pd.concat([getattr(study, name).assign(experiment=path.name) for path, study in read.items()])
+            for name in ("runs", "stopping_episodes", "reference_policies")
+        )
+        self.table, self.cells = comparison_tables(self.runs, agents, references, fewest)
+        self.warnings = [f"{self.preset}: {line}" for line in comparability_warnings(self.runs, references)]
 
     def write(self) -> None:
-        """Write table and picture into the preset's folder. Raises OSError."""
-        write_atomically(self.folder / TABLE, self.csv())
+        """Write tables and picture into the preset's folder. Raises OSError."""
         picture = io.BytesIO()
         figure = comparison_figure(self.table, only_finished(self.runs), self.preset)
         figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None, "Source": self.digest()})
-        write_atomically(self.folder / PICTURE, picture.getvalue())
+        for name, data in {**self.texts(), PICTURE: picture.getvalue()}.items():
+            write_atomically(self.folder / name, data)
 
     def stale(self) -> list[Path]:
-        """Which of the two files are missing or not what `write` would write. Raises OSError."""
-        table, picture = (
-            path.read_bytes() if path.exists() else b"" for path in (self.folder / TABLE, self.folder / PICTURE)
-        )
-        drawn = self.digest().encode() in picture and picture.endswith(PNG_END)
-        return [self.folder / TABLE] * (table != self.csv()) + [self.folder / PICTURE] * (not drawn)
+        """Which of the files are missing or not what `write` would write. Raises OSError."""
+        there = {path: path.read_bytes() if path.exists() else b"" for path in map(self.folder.joinpath, FILES)}
+        good = {self.folder / name: text for name, text in self.texts().items()}
+        *_, (picture, drawn) = there.items()
+        if self.digest().encode() in drawn and drawn.endswith(PNG_END):
+            good[picture] = drawn
+        return [path for path, data in there.items() if good.get(path) != data]
 
-    def csv(self) -> bytes:
-        """Bytes of comparison.csv, in the format of the store's files."""
-        return csv_bytes(self.table)
+    def texts(self) -> dict[str, bytes]:
+        """The two tables, in the format of the store's files."""
+        return {TABLE: _csv(self.table), CELLS: _csv(self.cells)}
 
     def digest(self) -> str:
         """Names the numbers that the picture shows; the picture carries it as its text `Source`."""
         points = self.runs[["experiment", *KEY, "status", "normalised_score"]].sort_values(["experiment", *KEY])
-        return f"sha256 {hashlib.sha256(self.csv() + csv_bytes(points)).hexdigest()}"
-
-    def text(self, stopping_only: bool = False) -> str:
-        """The table for people, in three parts or only the first."""
-        return comparison_text(self.table, self.preset, stopping_only)
-
-
-def csv_bytes(table: pd.DataFrame) -> bytes:
-    """A CSV file like the store's: empty cell for no number, up to 7 significant digits, a line end after every row."""
-    rows = ([format_cell(None if pd.isna(x) else x) for x in row] for row in table.itertuples(index=False, name=None))
-    return "".join(f"{','.join(cells)}\n" for cells in ([*table.columns], *rows)).encode()
+        return f"sha256 {hashlib.sha256(_csv(self.table) + _csv(points)).hexdigest()}"
 
 
 def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = False) -> str:
-    """Three aligned tables, about 100 columns wide, a row per experiment; `–` where there is no number.
+    """Aligned tables of at most 100 columns, a row per experiment; `–` where there is no number.
 
     With `stopping_only` just the first, which has no scores.
     """
-    rows = list(table.itertuples())
-    head = f"{preset}: {len(rows)} experiment{'' if len(rows) == 1 else 's'}"
-    stopping = _aligned(
-        ("", "runs,", "cells,", "dead", "death", "frozen", "freeze", "final", "… on the"),
-        ("experiment", "no stop", "no stop", "agents", "episode", "agents", "episode", "saturation", "wrong side"),
-        [
-            [
-                row.experiment, f"{row.runs_never_stopping}/{row.runs}", f"{row.cells_never_stopping}/{row.cells}",
-                _percent(row.dead_agents_share), _number(row.median_death_episode, ".0f"),
-                _percent(row.frozen_agents_share), _number(row.median_freeze_episode, ".0f"),
-                _percent(row.median_final_saturation), _percent(row.median_final_wrong_side_saturation),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+    head = f"{preset}: {len(table)} experiment{'' if len(table) == 1 else 's'}"
+    stopping = _aligned(table, {
+        ("runs,", "no stop"): lambda row: _of(row.runs_never_stopping, row.runs),
+        ("cells,", "no stop"): lambda row: _of(row.cells_never_stopping, row.cells),
+        ("dead", "agents"): lambda row: _number(row.dead_agents_share, ".0%"),
+        ("death", "episode"): lambda row: _number(row.median_death_episode, ".0f"),
+        ("frozen", "agents"): lambda row: _number(row.frozen_agents_share, ".0%"),
+        ("freeze", "episode"): lambda row: _number(row.median_freeze_episode, ".0f"),
+        ("final", "saturation"): lambda row: _number(row.median_final_saturation, ".0%"),
+        ("… on the", "wrong side"): lambda row: _number(row.median_final_wrong_side_saturation, ".0%"),
+    })  # fmt: skip
     if stopping_only:
         return f"{head}\n\n{stopping}"
-    learning = _aligned(
-        ("", "", "diverged", "improved", "improved", "untrained", "median", "95% interval", "best", "its actor,"),
-        ("experiment", "seeds", "runs", "runs", "cells", "score", "score", "over seeds", "score", "critic lr"),
-        [
-            [
-                row.experiment, f"{row.seeds}", f"{row.diverged_runs}", f"{row.improved_runs}/{row.runs}",
-                _of(row.improved_cells, row.cells_with_two_seeds), _number(row.untrained_score),
-                _number(row.median_score), _interval(row.median_score_low, row.median_score_high),
-                _number(row.best_score), _where(row),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
-    others = [row for row in rows if pd.notna(row.paired_runs)]
-    against = _aligned(
-        ("against the baseline,", "better", "beat its", "cells", "cells", "score", "95% interval", "pairs without"),
-        ("same cell and seed", "runs", "untrained", "better", "worse", "above it", "over seeds", "score"),
-        [
-            [
-                row.experiment, _of(row.runs_better_than_baseline, row.paired_runs),
-                _of(row.runs_better_than_untrained_baseline, row.paired_runs),
-                _number(row.cells_better_than_baseline, "d"), _number(row.cells_worse_than_baseline, "d"),
-                _number(row.paired_score_difference, "+.2f"),
-                _interval(row.paired_score_difference_low, row.paired_score_difference_high),
-                f"{row.paired_runs_without_score}",
-            ]
-            for row in others
-        ],
-    )  # fmt: skip
-    head += "; scores: 0 random, 1 near-optimal"
-    return "\n\n".join([head, stopping, learning, *([against] if others else [])])
+    learning = _aligned(table, {
+        ("", "seeds"): lambda row: f"{row.seeds}",
+        ("diverged", "runs"): lambda row: f"{row.diverged_runs}",
+        ("improved", "runs"): lambda row: _of(row.improved_runs, row.runs),
+        ("… cells,", "each seed"): lambda row: _of(row.cells_improved_in_every_seed, row.cells),
+        ("untrained", "score"): lambda row: _number(row.untrained_score),
+        ("median", "score"): lambda row: _number(row.median_score),
+        ("95% interval", "over seeds"): lambda row: _interval(row.median_score_low, row.median_score_high),
+        ("best", "score"): lambda row: _number(row.best_score),
+        ("its actor,", "critic lr"): lambda row: _rates(row.best_score_actor_lr, row.best_score_critic_lr),
+    })  # fmt: skip
+    viable = "Viable pairs of learning rates\n" + _aligned(table, {
+        ("mean", "≥ 0.5"): lambda row: _of(row.viable_cells, row.cells),
+        ("95%", "of a count"): lambda row: _interval(row.viable_cells_low, row.viable_cells_high, ".1f"),
+        ("tries", "for one"): lambda row: _number(row.search_cost, ".1f"),
+        ("", "learn"): lambda row: _of(row.learning_cells, row.cells),
+        ("both marks,", "each seed"): lambda row: _of(row.cells_above_both_in_every_seed, row.cells),
+        ("actors", "add"): lambda row: _number(row.actors_add, "+.2f"),
+        ("95% interval", "over seeds"): lambda row: _interval(row.actors_add_low, row.actors_add_high),
+    })  # fmt: skip
+    against = "Against the baseline, same seed and rates\n" + _aligned(table[table["paired_runs"].notna()], {
+        ("better", "runs"): lambda row: _of(row.runs_better_than_baseline, row.paired_runs),
+        ("beat its", "start"): lambda row: _of(row.runs_better_than_untrained_baseline, row.paired_runs),
+        ("cells, each seed", "better/worse"): lambda row: (
+            f"{row.cells_better_in_every_seed}/{row.cells_worse_in_every_seed}"),
+        ("score", "above it"): lambda row: _number(row.paired_score_difference, "+.2f"),
+        ("seeds", "better"): lambda row: _of(row.seeds_better_than_baseline, row.seeds),
+        ("95% interval", "over seeds"): lambda row: (
+            _interval(row.paired_score_difference_low, row.paired_score_difference_high)),
+        ("p after", "Holm"): lambda row: _number(row.paired_score_difference_holm, ".2g"),
+        ("without", "score"): lambda row: f"{row.paired_runs_without_score}",
+    })  # fmt: skip
+    few = (table["seeds"] < FEWEST).any()
+    note = f"; intervals and p-values from {FEWEST} seeds on" if few else ""
+    parts = [f"{head}; scores: 0 random, 1 near-optimal{note}", stopping, learning, viable]
+    return "\n\n".join(parts + [against] * bool(table["paired_runs"].notna().any()))
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return csv_bytes(table.columns, table.astype(object).where(table.notna(), None).itertuples(index=False, name=None))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -206,29 +208,10 @@ def _folders(root: Path, presets: Sequence[str] | None) -> dict[str, list[Path]]
     return {preset: found[preset] for preset in found if not presets or preset in presets}
 
 
-def _load(folder: Path) -> Study:
-    """A study, checked to be of its folder's preset, and the baseline to be one; else ResultsError."""
-    study = load_study(folder)
-    preset, experiment = study.runs["preset"].iloc[0], study.runs["experiment"].iloc[0]
-    if preset != folder.parent.name:
-        raise ResultsError(f"{folder}: holds runs of preset {preset}; allowed here: {folder.parent.name}")
-    if folder.name == BASELINE and experiment != BASELINE:
-        raise ResultsError(f"{folder}: holds runs of experiment {experiment}; allowed here: {BASELINE}")
-    return study
-
-
-def _aligned(over: Sequence[str], under: Sequence[str], rows: list[list[str]]) -> str:
-    """Two header lines and rows as columns: the first to the left, the others to the right."""
-    lines = [list(over), list(under), *rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(under))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
-
-
-def _percent(share: float) -> str:
-    return _number(share, ".0%")
+def _aligned(table: pd.DataFrame, columns: dict[tuple[str, str], Any]) -> str:
+    """A line per experiment with the texts of these columns, under headers of two lines."""
+    shown = pd.DataFrame({name: [text(row) for row in table.itertuples()] for name, text in columns.items()})
+    return shown.set_axis(table["experiment"].rename(None)).to_string(sparsify=False)
 
 
 def _number(value: Any, form: str = ".2f") -> str:
@@ -237,16 +220,13 @@ def _number(value: Any, form: str = ".2f") -> str:
     return format(value, form if abs(value) < 1000 or not form.endswith("2f") else form.replace("2f", "1e"))
 
 
-def _interval(low: float, high: float) -> str:
-    return "–" if pd.isna(low) else f"{_number(low)} … {_number(high)}"
+def _interval(low: float, high: float, form: str = ".2f") -> str:
+    return "–" if pd.isna(low) else f"{_number(low, form)} … {_number(high, form)}"
 
 
 def _of(count: Any, whole: int) -> str:
     return "–" if pd.isna(count) else f"{count}/{whole}"
 
 
-def _where(row: Any) -> str:
-    """Cell of the best score."""
-    if pd.isna(row.best_score):
-        return "–"
-    return ", ".join(learning_rate_text(rate) for rate in (row.best_score_actor_lr, row.best_score_critic_lr))
+def _rates(actor_lr: float, critic_lr: float) -> str:
+    return "–" if pd.isna(actor_lr) else f"{learning_rate_text(actor_lr)}, {learning_rate_text(critic_lr)}"

@@ -17,7 +17,7 @@ from common.analysis.figures import NORMAL, SMALL, actor_colour
 from common.recording import schema
 from common.recording.results import learning_rate_text, learning_rates
 
-WIDTH = 7.0  # inches, a text column
+WIDTH = 8.0  # inches
 ROW = 0.56  # inches per experiment
 LINEAR = 1.0  # the score axis is linear up to this absolute value
 LOWEST_LINEAR = -2.0  # and all linear where no score is below this
@@ -28,24 +28,29 @@ RING = {"markerfacecolor": "none", "ms": 6.5}  # around a dot where both say the
 
 
 def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> Figure:
-    """Experiments of one preset from the top: `table` of comparison_table, `runs` of only_finished.
+    """Experiments of one preset from the top: `table` of comparison_tables, `runs` of only_finished.
 
     Left every run's normalised score, coloured by actor learning rate, with the mean of the seeds' medians and its
-    interval; right the shares of runs that never stop, improved and beat the baseline, and the saturation.
+    interval; right the shares of cells that are viable and that learn, of runs that never stop, improved and beat the
+    baseline, and the saturation.
     """
     heights = {name: -place for place, name in enumerate(table["experiment"])}
     rows = list(heights.values())
     figure = Figure(figsize=(WIDTH, 1.5 + ROW * len(table)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, wspace=0.04)
-    panels = figure.subplots(1, 4, sharey=True, width_ratios=(3.6, 1, 1, 1))
+    figure.get_layout_engine().set(w_pad=0.03, wspace=0.03)
+    panels = figure.subplots(1, 5, sharey=True, width_ratios=(3.4, 1, 1, 1, 1))
     _scores(panels[0], table, runs, heights)
+    low, viable, high = (table[f"viable_cells{end}"].astype(float) / table["cells"] for end in ("_low", "", "_high"))
+    panels[1].hlines(rows, low, high, color="0.5", linewidth=1.2)
+    learns = table["learning_cells"] / table["cells"]
+    _shares(panels[1], rows, "● viable\n○ learns", "share of cells", (viable, FILLED), (learns, RING))
     never, improved = (table[what] / table["runs"] for what in ("runs_never_stopping", "improved_runs"))
     better = table["runs_better_than_baseline"] / table["paired_runs"]
     saturated, wrong = table["median_final_saturation"], table["median_final_wrong_side_saturation"]
-    _shares(panels[1], rows, "● never stop", "share of runs", (never, FILLED))
-    _shares(panels[2], rows, "● beat own start\n○ beat baseline", "share of runs", (improved, FILLED), (better, RING))
-    _shares(panels[3], rows, "● saturated\n○ on wrong side", "median share", (saturated, FILLED), (wrong, RING))
+    _shares(panels[2], rows, "● never stops", "share of runs", (never, FILLED))
+    _shares(panels[3], rows, "● beats its start\n○ beats baseline", "share of runs", (improved, FILLED), (better, RING))
+    _shares(panels[4], rows, "● saturated\n○ wrong side", "median share", (saturated, FILLED), (wrong, RING))
     panels[0].set_yticks(rows, [_name(row) for row in table.itertuples()], fontsize=SMALL)
     panels[0].set_ylim(-len(table) + 0.5, 0.5)
     for axes in panels:
@@ -56,17 +61,12 @@ def comparison_figure(table: pd.DataFrame, runs: pd.DataFrame, preset: str) -> F
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=SMALL)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    handles = _legend(runs)
+    handles = _legend(runs, bool(table["median_score_low"].notna().any()))
+    columns = len(handles) if len(handles) <= 6 else math.ceil(len(handles) / 2)
     figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles) if len(handles) <= 6 else math.ceil(len(handles) / 2),
-        fontsize=SMALL,
-        frameon=False,
-        columnspacing=1.0,
-        handletextpad=0.5,
-        handlelength=1.4,
-    )
+        handles=handles, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False, columnspacing=1.0,
+        handletextpad=0.5, handlelength=1.4,
+    )  # fmt: skip
     figure.suptitle(f"Experiments compared — {preset}", fontsize=NORMAL)
     return figure
 
@@ -95,8 +95,7 @@ def _scores(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame, heights: dict[s
             axes.plot(right, y, ">", color="black", ms=4, zorder=6, clip_on=False)
     for score, name, line in ((0, "random", ":"), (1, "near-optimal", "-")):
         axes.axvline(score, color="0.35", linewidth=0.8, linestyle=line, zorder=1)
-        side = "right" if score == 1 else "center"
-        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha=side, va="bottom", fontsize=SMALL)
+        axes.text(score, 1.01, name, transform=axes.get_xaxis_transform(), ha="right", va="bottom", fontsize=SMALL)
 
 
 def _score_axis(axes: Axes, scores: pd.Series) -> None:
@@ -109,17 +108,11 @@ def _score_axis(axes: Axes, scores: pd.Series) -> None:
     decades = math.log10(-lowest)
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=max(1.0, 0.45 * decades))  # near half the width is linear
     axes.set_xlim(lowest * 1.3, highest * 1.1)
-    steps = (1, 2, 5) if decades < 1.5 else (1,)
     powers = range(0, math.floor(decades) + 1, max(1, math.ceil(decades / 4)))
-    ticks = sorted(-step * 10.0**power for power in powers for step in steps if step * 10.0**power <= -lowest)
-    ticks += [-0.5, 0, 0.5, 1]
-    axes.set_xticks(ticks, [_tick(tick) for tick in ticks])
+    beyond = {-(10.0**power): f"$-10^{{{power}}}$" if power > 2 else f"−{10**power}" for power in reversed(powers)}
+    axes.set_xticks([*beyond, -0.5, 0, 0.5, 1], [*beyond.values(), "−0.5", "0", "0.5", "1"])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"{axes.get_xlabel()}\n(linear from −1 to 1, logarithmic beyond)", fontsize=SMALL)
-
-
-def _tick(value: float) -> str:
-    return f"$-10^{{{round(math.log10(-value))}}}$" if value <= -1000 else f"{value:g}".replace("-", "−")
 
 
 def _shares(axes: Axes, rows: list[int], title: str, unit: str, *marks: tuple[pd.Series, dict[str, Any]]) -> None:
@@ -128,14 +121,14 @@ def _shares(axes: Axes, rows: list[int], title: str, unit: str, *marks: tuple[pd
         values = shares.astype("float64").to_numpy(na_value=np.nan)
         axes.plot(values, rows, "o", markeredgecolor="0.15", markeredgewidth=0.9, zorder=3, clip_on=False, **face)
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "50", "100%"])
+    axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
     axes.set_xlabel(unit, fontsize=SMALL)
     axes.set_title(title, fontsize=SMALL, loc="left")
 
 
-def _legend(runs: pd.DataFrame) -> list[Line2D]:
+def _legend(runs: pd.DataFrame, intervals: bool) -> list[Line2D]:
     marks = [(actor_colour(rate), "o", 0.0, f"actor lr {learning_rate_text(rate)}") for rate in learning_rates(runs)[0]]
-    marks.append(("black", "D", 1.4, "median, 95% interval over seeds"))
+    marks.append(("black", "D", 1.4 * intervals, "median" + ", 95% interval over seeds" * intervals))
     if (runs["status"] == schema.DIVERGED).any():
         marks.append(("0.3", "x", 0.0, "diverged"))
     handles = [Line2D([], [], color=colour, marker=m, lw=width, ms=4, label=text) for colour, m, width, text in marks]

@@ -1,7 +1,8 @@
-"""Experiments side by side: rows of their CSV files in, one row per experiment out; no files.
+"""Experiments side by side: rows of their CSV files in, one row per experiment and per cell out; no files.
 
-The unit of every interval is the seed: the runs of one seed share agents, tasks and initial weights, so the cells
-(pairs of learning rates) of a seed are first brought to one number. Columns: docs/csv_columns.md, comparison.csv.
+A cell is a pair of learning rates. The unit of every interval and test is the seed: the runs of one seed share agents,
+tasks and initial weights, so what covers several cells is first brought to one number per seed. Columns and
+definitions: docs/csv_columns.md, comparison.csv and comparison_cells.csv.
 """
 
 from __future__ import annotations
@@ -12,60 +13,59 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
+from common.analysis.statistics import CONFIDENCE, benjamini_hochberg, holm, t_test, wilson_interval
 from common.recording import schema
-from common.recording.results import score_ages, stopping_cell
+from common.recording.results import SCORE_ENDS, score_ages, stopping_cell
 
-BASELINE = "baseline"
-CONFIDENCE = 0.95
+BASELINE, FROZEN = "baseline", "frozen_actors"
+FEWEST = 5  # seeds from which intervals and p-values are given; of fewer, seeds are counted
+VIABLE = 0.5  # mean score over seeds from which a cell is worth its training
 KEY = list(schema.RUN_KEY)
 CELL = ["actor_lr", "critic_lr"]
-# Of comparison.csv, in order. Counts are whole numbers or empty, all others but the first are floats or empty.
+
+
+def _tested(name: str, p: bool = True) -> tuple[str, ...]:
+    """Columns of a mean over seeds, its interval and its p-values."""
+    return (name, f"{name}_low", f"{name}_high", *([f"{name}_p", f"{name}_holm", f"{name}_bh"] if p else []))
+
+
+# fmt: off
+PAIRED = (  # empty for the baseline, for frozen actors, and where there is no baseline
+    "paired_runs", "paired_runs_without_score", "runs_better_than_baseline", "runs_better_than_untrained_baseline",
+    "cells_better_than_baseline", "cells_worse_than_baseline", "cells_better_in_every_seed",
+    "cells_worse_in_every_seed", "cells_different_holm", "cells_different_bh", "seeds_better_than_baseline",
+    *_tested("paired_score_difference"),
+)
+ACTORS = (  # empty where no frozen actors are recorded
+    "learning_cells", "learning_cells_low", "learning_cells_high", "cells_above_both_in_every_seed",
+    *_tested("actors_add"),
+)
+# Of comparison.csv, in order. WHOLE numbers are counts and seeds, all others but names are floats; each may be empty.
 COLUMNS = (
-    "experiment",
-    "runs",
-    "seeds",
-    "cells",
-    "longest_run_episodes",
-    "diverged_runs",
-    "runs_never_stopping",
-    "cells_never_stopping",
-    "improved_runs",
-    "improved_cells",
-    "cells_with_two_seeds",
-    "paired_runs",
-    "paired_runs_without_score",
-    "runs_better_than_baseline",
-    "runs_better_than_untrained_baseline",
-    "cells_better_than_baseline",
-    "cells_worse_than_baseline",
-    "paired_score_difference",
-    "paired_score_difference_low",
-    "paired_score_difference_high",
-    "dead_agents_share",
-    "median_death_episode",
-    "frozen_agents_share",
-    "median_freeze_episode",
-    "median_final_saturation",
-    "median_final_wrong_side_saturation",
-    "untrained_score",
-    "median_score",
-    "median_score_low",
-    "median_score_high",
-    "best_score",
-    "best_score_seed",
-    "best_score_actor_lr",
-    "best_score_critic_lr",
+    "experiment", "runs", "seeds", "cells", "longest_run_episodes", "score_episode", "diverged_runs",
+    "runs_never_stopping", "cells_never_stopping", "improved_runs", "cells_with_intervals", "improved_cells",
+    "cells_improved_in_every_seed", "viable_cells", "viable_cells_low", "viable_cells_high", "search_cost",
+    "frozen_control", *ACTORS, *PAIRED, "dead_agents_share", "median_death_episode", "frozen_agents_share",
+    "median_freeze_episode", "median_final_saturation", "median_final_wrong_side_saturation", "untrained_score",
+    *_tested("median_score", p=False), "best_score", "best_score_seed", "best_score_actor_lr", "best_score_critic_lr",
 )
-COUNTS = (*COLUMNS[1:17], "best_score_seed")
-PAIRED = COLUMNS[11:20]  # empty for the baseline itself and where there is no baseline
+# Of comparison_cells.csv.
+CELL_COLUMNS = (
+    "experiment", *CELL, "seeds", "diverged_runs", "runs_never_stopping", "viable", "learns",
+    *_tested("score", p=False), "seeds_improved", *_tested("gain", p=False), "seeds_above_both",
+    *_tested("actors_add"), "paired_seeds", "seeds_better_than_baseline", "seeds_worse_than_baseline",
+    *_tested("difference"),
+)
+WHOLE = (
+    *COLUMNS[1:14], *PAIRED[:11], "learning_cells", "cells_above_both_in_every_seed", "best_score_seed",
+    "viable", "learns", "seeds_improved", "seeds_above_both", "paired_seeds", "seeds_worse_than_baseline",
+)
+TEXTS = ("experiment", "frozen_control")
 OF_A_FINISHED_RUN = (
-    "final_evaluation_return",
-    "normalised_score",
-    "final_saturation_ratio",
-    "final_wrong_side_saturation",
+    "final_evaluation_return", "normalised_score", "final_saturation_ratio", "final_wrong_side_saturation",
 )
+# fmt: on
 REFERENCE_TOLERANCE = 1e-3  # relative; processors round differently, other agents or tasks differ by percents
 
 
@@ -74,26 +74,18 @@ def in_order(runs: pd.DataFrame) -> list[str]:
     return sorted(runs["experiment"].unique(), key=lambda name: (name != BASELINE, name))
 
 
-def comparison_table(runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
-    """One row per experiment with the columns COLUMNS, the baseline first, then by name.
+def is_frozen(name: str) -> bool:
+    """Whether the actors of a study are frozen by design: it is a control and has no partners in the baseline."""
+    return name.split("-")[0] == FROZEN
 
-    `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
-    reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
-    not matter. Definitions: docs/algorithm.md#scores and docs/csv_columns.md, comparison.csv.
+
+def frozen_control(name: str, names: Iterable[str]) -> str | None:
+    """The study of frozen actors that an experiment is held against: with the same change, else the plain one.
+
+    An experiment `recipe`, also with options of its own (`recipe-without-…`), goes with `frozen_actors-with-recipe`.
     """
-    known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
-    baseline = known[known["experiment"] == BASELINE]
-    rows = []
-    for name in in_order(known):
-        own = known[known["experiment"] == name]
-        paired = {} if name == BASELINE or baseline.empty else _against(own, baseline)
-        worlds = references[references["experiment"] == name]
-        row = {"experiment": name, **_progress(own), **paired, **_scores(own)}
-        row["untrained_score"] = _untrained(own, worlds)
-        rows.append({**row, **_standstill(agents[agents["experiment"] == name]), **_saturation(own)})
-    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-    types = {name: "Int64" if name in COUNTS else "float64" for name in COLUMNS if name != "experiment"}
-    return table.astype(types)
+    wanted = [f"{FROZEN}-with-{name}", f"{FROZEN}-with-{name.split('-')[0]}", FROZEN]
+    return None if is_frozen(name) else next((control for control in wanted if control in set(names)), None)
 
 
 def only_finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -102,39 +94,60 @@ def only_finished(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**final.where(np.isfinite(final)))
 
 
-def t_interval(values: Iterable[float]) -> tuple[float, float, float]:
-    """Mean of independent values with the ends of its 95% interval, Student's t with n − 1 degrees of freedom.
-
-    The ends are NaN for fewer than two values, the mean is for none.
-    """
-    numbers = np.asarray(list(values), dtype=float)
-    mean = float(numbers.mean()) if len(numbers) else math.nan
-    if len(numbers) < 2:
-        return mean, math.nan, math.nan
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(numbers) - 1) * numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    return mean, mean - half, mean + half
-
-
 def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Rows seed, actor_lr, critic_lr, difference: normalised score above the baseline's run of the same key.
+    """Of the runs whose key the baseline has: seed, actor_lr, critic_lr, and what each is above the baseline's run.
 
-    Only keys that both have; the difference is NaN where either run has no score.
+    `difference` is that of the normalised scores, `above_untrained` the final return above the partner's return before
+    training; NaN where a run has none.
     """
-    both = runs[[*KEY, "normalised_score"]].merge(baseline[[*KEY, "normalised_score"]], on=KEY, suffixes=("", "_base"))
-    difference = both["normalised_score"] - both["normalised_score_base"]
-    return both[KEY].assign(difference=difference).sort_values(KEY, ignore_index=True)
+    both = runs.merge(baseline, on=KEY, suffixes=("", "_base")).sort_values(KEY, ignore_index=True)
+    return both[KEY].assign(
+        difference=both["normalised_score"] - both["normalised_score_base"],
+        above_untrained=both["final_evaluation_return"] - both["first_evaluation_return_base"],
+    )
+
+
+def comparison_tables(
+    runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame, fewest: int = FEWEST
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per experiment (COLUMNS), the baseline first, then by name, and one per experiment and cell (CELL_COLUMNS).
+
+    `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
+    reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
+    not matter. `fewest`: seeds from which intervals and p-values are given.
+    """
+    known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
+    of = {name: known[known["experiment"] == name] for name in in_order(known)}
+    rows, all_cells = [], []
+    for name, own in of.items():
+        control = frozen_control(name, of)
+        partners = of.get(BASELINE) if name != BASELINE and not is_frozen(name) else None
+        own = _with_partners(own, partners, of.get(control))
+        cells = _table([_cell(cell, fewest) for _, cell in own.groupby(CELL)], CELL_COLUMNS)
+        all_cells.append(_corrected(cells, ("difference", "actors_add")))
+        rows.append({
+            "experiment": name, "frozen_control": control, **_sizes(own, cells), **_scores(own, fewest),
+            **_standstill(agents[agents["experiment"] == name]),
+            "untrained_score": _untrained(own, references[references["experiment"] == name]),
+            **(_actors(own, cells, fewest) if control else {}),
+            **({} if partners is None else _against(own, all_cells[-1], fewest)),
+        })  # fmt: skip
+    table = _corrected(_table(rows, COLUMNS), ("paired_score_difference", "actors_add"))
+    return table, pd.concat(all_cells, ignore_index=True)
 
 
 def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list[str]:
-    """A line where scores are not of one age, and one for each experiment that is not whole or not like the baseline.
+    """What keeps studies from being compared: a line for each that is not whole or not like the baseline, and for ages.
 
-    `runs` as for `comparison_table`; `references`: rows of reference_policies.csv with a column `experiment`.
+    `runs` and `references` as for `comparison_tables`.
     """
-    names = in_order(runs)
-    of = {name: runs[runs["experiment"] == name] for name in names}
-    worlds = references[references["policy"].isin(("random", "greedy_offload"))]
-    world_of = {name: worlds[worlds["experiment"] == name] for name in names}
+    of, world_of = (
+        {name: rows[rows["experiment"] == name] for name in in_order(runs)}
+        for rows in (runs, references[references["policy"].isin(SCORE_ENDS)])
+    )
     lines = [] if BASELINE in of else [f"no study {BASELINE}: the columns that compare with it stay empty"]
+    if FROZEN not in of:
+        lines.append(f"no study {FROZEN}: what the actors add, and so which cells learn, stays empty")
     for name, own in of.items():
         parts = []
         whole = own["seed"].nunique() * len(own[CELL].drop_duplicates())
@@ -144,66 +157,149 @@ def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list
             parts += _unlike(own, of[BASELINE], world_of[name], world_of[BASELINE])
         if parts:
             lines.append(f"{name}: {'; '.join(parts)}")
-    return lines + _different_ages(of)
-
-
-def _different_ages(runs: dict[str, pd.DataFrame]) -> list[str]:
-    """A line that names the ages of the scores and whose they are, unless all scores have one. `runs` by experiment."""
-    if pd.concat(runs.values())["score_episode"].nunique() < 2:
-        return []
     whose: dict[str, list[str]] = {}
-    for name, own in runs.items():
+    for name, own in of.items():
         whose.setdefault(score_ages(own), []).append(name)
-    ages = ", ".join(f"{age} ({', '.join(names)})" for age, names in whose.items())
-    return [f"scores are not of one age and do not compare: {ages}; --stopping-only compares without them"]
+    if runs["score_episode"].nunique() > 1:
+        ages = ", ".join(f"{age} ({', '.join(names)})" for age, names in whose.items())
+        lines.append(f"scores are not of one age and do not compare: {ages}; --stopping-only compares without them")
+    return lines
 
 
-def _progress(runs: pd.DataFrame) -> dict[str, Any]:
-    """Sizes, stopping, and improvement over the untrained policy. A diverged run neither goes on nor improves."""
-    gain = runs["final_evaluation_return"] - runs["first_evaluation_return"]
-    cells = [(stopping_cell(cell), gain[cell.index]) for _, cell in runs.groupby(CELL)]
-    several = [gains for _, gains in cells if len(gains) > 1]
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    """The rows with these columns, what a row lacks empty."""
+    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return table.astype({name: "Int64" if name in WHOLE else "float64" for name in columns if name not in TEXTS})
+
+
+def _corrected(table: pd.DataFrame, tested: tuple[str, ...]) -> pd.DataFrame:
+    """With the corrected p-values of each of the tests, the rows of the table being one family."""
+    methods = {"holm": holm, "bh": benjamini_hochberg}
+    return table.assign(**{f"{x}_{end}": method(table[f"{x}_p"]) for x in tested for end, method in methods.items()})
+
+
+def _with_partners(own: pd.DataFrame, baseline: pd.DataFrame | None, control: pd.DataFrame | None) -> pd.DataFrame:
+    """Runs with what they are above their partners, and whether they have any: `paired`, `controlled`."""
+    nobody = own.iloc[:0]
+    pairs = pair_runs(own, nobody if baseline is None else baseline).assign(paired=True)
+    world = ["seed", "critic_lr"]
+    frozen = (nobody if control is None else control)[[*world, "normalised_score"]]
+    frozen = frozen.rename(columns={"normalised_score": "frozen"}).drop_duplicates(world).assign(controlled=True)
+    found = own.merge(pairs, on=KEY, how="left").merge(frozen, on=world, how="left")
+    return found.assign(
+        paired=found["paired"].notna(),
+        controlled=found["controlled"].notna(),
+        gain=found["final_evaluation_return"] - found["first_evaluation_return"],
+        actors_add=found["normalised_score"] - found["frozen"],
+    )
+
+
+def _named(name: str, tested: tuple[float, ...]) -> dict[str, float]:
+    """Columns of a `t_test`."""
+    return dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_p"), tested, strict=True))
+
+
+def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
+    """The row of one cell; a run without a score makes what is averaged empty and is neither better nor worse."""
+    pairs, controlled, score = runs[runs["paired"]], runs[runs["controlled"]], runs["normalised_score"]
+    row = {
+        **runs.iloc[0][["experiment", *CELL]],
+        "seeds": len(runs),
+        "diverged_runs": (runs["status"] == schema.DIVERGED).sum(),
+        "runs_never_stopping": stopping_cell(runs).never,
+        **_named("score", t_test(score, fewest)),
+        "seeds_improved": (runs["gain"] > 0).sum(),
+        **_named("gain", t_test(runs["gain"], fewest)),
+    }
+    row["viable"] = int(row["score"] >= VIABLE)
+    if len(controlled):
+        row |= _named("actors_add", t_test(controlled["actors_add"], fewest))
+        row["seeds_above_both"] = ((score >= VIABLE) & (runs["actors_add"] > 0)).sum()
+        row["learns"] = int(row["viable"] and row["actors_add_low"] > 0) if len(controlled) >= fewest else None
+    if len(pairs):
+        row |= _named("difference", t_test(pairs["difference"], fewest))
+        row |= {"paired_seeds": len(pairs), "seeds_better_than_baseline": (pairs["difference"] > 0).sum()}
+        row["seeds_worse_than_baseline"] = (pairs["difference"] < 0).sum()
+    return row
+
+
+def _sizes(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
+    """Sizes, stopping, improvement over the untrained policy, viable cells."""
+    viable, ages = int(cells["viable"].sum()), runs["score_episode"].dropna().unique()
+    low, high = wilson_interval(viable, len(cells))
+    intervals = int(cells["gain_low"].notna().sum())
     return {
         "runs": len(runs),
         "seeds": runs["seed"].nunique(),
         "cells": len(cells),
         "longest_run_episodes": int(runs["total_episodes"].max()),
-        "diverged_runs": int((runs["status"] == schema.DIVERGED).sum()),
-        "runs_never_stopping": sum(stops.never for stops, _ in cells),
-        "cells_never_stopping": sum(stops.never == stops.seeds for stops, _ in cells),
-        "improved_runs": int((gain > 0).sum()),
-        "improved_cells": sum(t_interval(gains)[1] > 0 for gains in several) if several else None,
-        "cells_with_two_seeds": len(several),
+        "score_episode": int(ages[0]) if len(ages) == 1 else None,
+        "diverged_runs": cells["diverged_runs"].sum(),
+        "runs_never_stopping": cells["runs_never_stopping"].sum(),
+        "cells_never_stopping": (cells["runs_never_stopping"] == cells["seeds"]).sum(),
+        "improved_runs": cells["seeds_improved"].sum(),
+        "cells_with_intervals": intervals,
+        "improved_cells": (cells["gain_low"] > 0).sum() if intervals else None,
+        "cells_improved_in_every_seed": (cells["seeds_improved"] == cells["seeds"]).sum(),
+        "viable_cells": viable,
+        "viable_cells_low": low,
+        "viable_cells_high": high,
+        "search_cost": (len(cells) + 1) / (viable + 1) if viable else None,
     }
 
 
-def _against(runs: pd.DataFrame, baseline: pd.DataFrame) -> dict[str, Any]:
-    pairs = pair_runs(runs, baseline)
-    scored = pairs.dropna(subset="difference")
-    seed_means = scored.groupby("seed")["difference"].mean()
-    both = runs.merge(baseline[[*KEY, "first_evaluation_return"]], on=KEY, suffixes=("", "_base"))
-    above = both["final_evaluation_return"] > both["first_evaluation_return_base"]
-    cells = [cell["difference"] for _, cell in pairs.groupby(CELL) if len(cell) > 1]
-    ends = [t_interval(cell)[1:] for cell in cells]  # NaN where a run has no score: neither better nor worse
-    shown = (sum(low > 0 for low, _ in ends), sum(high < 0 for _, high in ends)) if cells else (None, None)
-    counts = (len(pairs), len(pairs) - len(scored), int((pairs["difference"] > 0).sum()), int(above.sum()), *shown)
-    return dict(zip(PAIRED, (*counts, *t_interval(seed_means)), strict=True))
+def _by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
+    """Mean over the cells of each seed, of the runs that have a number."""
+    return runs.dropna(subset=column).groupby("seed")[column].mean()
+
+
+def _actors(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
+    row = _named("actors_add", t_test(_by_seed(runs, "actors_add"), fewest))
+    row["cells_above_both_in_every_seed"] = (cells["seeds_above_both"] == cells["seeds"]).sum()
+    if cells["learns"].notna().any():
+        row["learning_cells"] = int(cells["learns"].sum())
+        row["learning_cells_low"], row["learning_cells_high"] = wilson_interval(row["learning_cells"], len(cells))
+    return row
+
+
+def _against(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
+    """What the pairs of an experiment's and the baseline's runs say."""
+    pairs, tested = runs[runs["paired"]], cells["difference_p"].notna().any()
+    by_seed = _by_seed(pairs, "difference")
+    row = {
+        "paired_runs": len(pairs),
+        "paired_runs_without_score": pairs["difference"].isna().sum(),
+        "runs_better_than_baseline": (pairs["difference"] > 0).sum(),
+        "runs_better_than_untrained_baseline": (pairs["above_untrained"] > 0).sum(),
+        "cells_better_in_every_seed": (cells["seeds_better_than_baseline"] == cells["paired_seeds"]).sum(),
+        "cells_worse_in_every_seed": (cells["seeds_worse_than_baseline"] == cells["paired_seeds"]).sum(),
+        "seeds_better_than_baseline": (by_seed > 0).sum(),
+        **_named("paired_score_difference", t_test(by_seed, fewest)),
+    }
+    if tested:
+        row["cells_better_than_baseline"] = (cells["difference_low"] > 0).sum()
+        row["cells_worse_than_baseline"] = (cells["difference_high"] < 0).sum()
+        for method in ("holm", "bh"):
+            row[f"cells_different_{method}"] = (cells[f"difference_{method}"] < 1 - CONFIDENCE).sum()
+    return row
 
 
 def _untrained(runs: pd.DataFrame, references: pd.DataFrame) -> float:
     """Normalised score of the untrained policies: mean over the runs of each seed, then over seeds."""
     worlds = references.pivot(index="seed", columns="policy", values="evaluation_return")
-    low, high = (worlds[name].reindex(runs["seed"]).to_numpy() for name in ("random", "greedy_offload"))
+    low, high = (worlds[name].reindex(runs["seed"]).to_numpy() for name in SCORE_ENDS)
     scores = (runs["first_evaluation_return"] - low) / (high - low)
     return float(scores.groupby(runs["seed"]).mean().mean())
 
 
-def _scores(runs: pd.DataFrame) -> dict[str, Any]:
-    """Median over the cells of each seed, a run without score below any other, and the best run."""
+def _scores(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
+    """Median over the cells of each seed, a run without score below any other; the best run; final saturation."""
     scores = runs["normalised_score"]
     medians = scores.fillna(-math.inf).groupby(runs["seed"]).median()
-    middle = t_interval(medians) if np.isfinite(medians).all() else (math.nan,) * 3
-    found = dict(zip(("median_score", "median_score_low", "median_score_high"), middle, strict=True))
+    middle = t_test(medians, fewest)[:3] if np.isfinite(medians).all() else (math.nan,) * 3
+    found = dict(zip(_tested("median_score", p=False), middle, strict=True))
+    found["median_final_saturation"] = runs["final_saturation_ratio"].median()
+    found["median_final_wrong_side_saturation"] = runs["final_wrong_side_saturation"].median()
     if scores.notna().any():
         best = runs.loc[scores.idxmax()]
         found |= {"best_score": best["normalised_score"], **{f"best_score_{name}": best[name] for name in KEY}}
@@ -220,30 +316,18 @@ def _standstill(agents: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _saturation(runs: pd.DataFrame) -> dict[str, float]:
-    return {
-        "median_final_saturation": runs["final_saturation_ratio"].median(),
-        "median_final_wrong_side_saturation": runs["final_wrong_side_saturation"].median(),
-    }
-
-
 def _unlike(own: pd.DataFrame, baseline: pd.DataFrame, own_world: pd.DataFrame, world: pd.DataFrame) -> list[str]:
     """What, beside the experiment's difference, sets its runs apart from the baseline's."""
     parts = []
     keys, base_keys = (set(rows[KEY].itertuples(index=False, name=None)) for rows in (own, baseline))
-    if keys != base_keys:
-        text = f"only {len(keys & base_keys)} pairs of runs to compare"
-        if lacking := base_keys - keys:
-            text += f", {len(lacking)} of the baseline's {len(base_keys)} runs are not here"
-        if alone := keys - base_keys:
-            text += f", {len(alone)} of the {len(keys)} here are not in the baseline"
-        parts.append(text)
+    if keys != base_keys and not is_frozen(own["experiment"].iloc[0]):
+        pairs = f"only {len(keys & base_keys)} pairs of runs to compare"
+        parts.append(f"{pairs}, of the baseline's {len(base_keys)} runs and {len(keys)} here")
     lengths = [set(rows.loc[rows["status"] == schema.COMPLETED, "total_episodes"]) for rows in (own, baseline)]
     if all(lengths) and lengths[0] != lengths[1]:
         texts = [" and ".join(f"{length:.0f}" for length in sorted(some)) for some in lengths]
         parts.append(f"trained {texts[0]} episodes, the baseline {texts[1]}")
     both = own_world.merge(world, on=["seed", "policy"], suffixes=("", "_base"))
-    returns, base_returns = both["evaluation_return"], both["evaluation_return_base"]
-    if ((returns - base_returns).abs() > REFERENCE_TOLERANCE * base_returns.abs()).any():
+    if not np.allclose(both["evaluation_return"], both["evaluation_return_base"], rtol=REFERENCE_TOLERANCE, atol=0):
         parts.append("its reference policies do other than the baseline's: other agents or tasks, scores do not pair")
     return parts

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from common.recording import schema
-from common.recording.results import Study, learning_rate_text, learning_rates, runs_of_pair, stopping_cell, study_label
+from common.recording.results import (
+    Study,
+    learning_rate_text,
+    learning_rates,
+    stopping_cell,
+    stopping_texts,
+    study_label,
+)
+from common.recording.store import write_atomically
 
 DPI = 150
 SMALL, NORMAL = 7.5, 8.5
@@ -36,11 +43,10 @@ NEVER_GREY, DIVERGED_GREY = "#E8E8E8", "#BDBDBD"
 
 
 def actor_colour(actor_lr: float) -> tuple[float, float, float]:
-    """RGB colour of an actor learning rate: fixed by its value, whatever else is in the figure."""
-    decades = list(RATE_COLOURS)
-    anchors = np.array([to_rgb(code) for code in RATE_COLOURS.values()])
-    red, green, blue = (float(np.interp(math.log10(actor_lr), decades, channel)) for channel in anchors.T)
-    return red, green, blue
+    """RGB colour of an actor learning rate, also of 0: fixed by its value, whatever else is in the figure."""
+    decade = math.log10(actor_lr) if actor_lr else -math.inf
+    channels = zip(*(to_rgb(code) for code in RATE_COLOURS.values()), strict=True)
+    return tuple(float(np.interp(decade, list(RATE_COLOURS), channel)) for channel in channels)
 
 
 def stopping_heatmap(runs: pd.DataFrame) -> Figure:
@@ -50,36 +56,23 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
     second line: range of the seeds that stopped, and how many never did or diverged before.
     """
     actor_lrs, critic_lrs = learning_rates(runs)
-    pairs = {(a, c): runs_of_pair(runs, a, c) for a in actor_lrs for c in critic_lrs}
-    cells = {pair: stopping_cell(rows) for pair, rows in pairs.items() if len(rows)}
+    cells = {pair: stopping_cell(rows) for pair, rows in runs.groupby(["actor_lr", "critic_lr"])}
     medians = [cell.median for cell in cells.values() if cell.median is not None]
     norm = LogNorm(min([STOPPING_RANGE[0], *medians]), max([STOPPING_RANGE[1], *medians]))
-    colours = colormaps["viridis"]
     figure = _figure(max(4.2, 1.8 + 1.25 * len(critic_lrs)), max(2.8, 1.7 + 0.62 * len(actor_lrs)))
     axes = figure.add_subplot()
     for (actor_lr, critic_lr), cell in cells.items():
         x, y = critic_lrs.index(critic_lr), actor_lrs.index(actor_lr)
-        face = (
-            colours(norm(cell.median))
-            if cell.median is not None
-            else (DIVERGED_GREY if cell.diverged == cell.seeds else NEVER_GREY)
-        )
+        face, ink = DIVERGED_GREY if cell.diverged == cell.seeds else NEVER_GREY, "black"
+        if cell.median is not None:
+            face, ink = colormaps["viridis"](norm(cell.median)), "white" if norm(cell.median) < 0.6 else "black"
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.5))
-        dark = cell.median is not None and norm(cell.median) < 0.6
-        axes.text(
-            x,
-            y,
-            stopping_cell_text(pairs[actor_lr, critic_lr]),
-            ha="center",
-            va="center",
-            fontsize=SMALL,
-            color="white" if dark else "black",
-            linespacing=1.25,
-        )
+        text = "\n".join(stopping_texts(cell))
+        axes.text(x, y, text, ha="center", va="center", fontsize=SMALL, color=ink, linespacing=1.25)
     axes.set_xlim(-0.5, len(critic_lrs) - 0.5)
     axes.set_ylim(-0.5, len(actor_lrs) - 0.5)
-    axes.set_xticks(range(len(critic_lrs)), [learning_rate_text(rate) for rate in critic_lrs])
-    axes.set_yticks(range(len(actor_lrs)), [learning_rate_text(rate) for rate in actor_lrs])
+    axes.set_xticks(range(len(critic_lrs)), map(learning_rate_text, critic_lrs))
+    axes.set_yticks(range(len(actor_lrs)), map(learning_rate_text, actor_lrs))
     axes.tick_params(length=0, labelsize=SMALL)
     axes.set_xlabel("critic learning rate", fontsize=NORMAL)
     axes.set_ylabel("actor learning rate", fontsize=NORMAL)
@@ -92,37 +85,21 @@ def stopping_heatmap(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def stopping_cell_text(runs: pd.DataFrame) -> str:
-    """Lines of a heatmap cell: `188` or `never`; `188`, `(161–232)`; `2 of 3 never`, `(240)`."""
-    cell = stopping_cell(runs)
-    misses = [
-        f"{count} of {cell.seeds} {what}" if count < cell.seeds else what
-        for count, what in ((cell.never, "never"), (cell.diverged, "diverged"))
-        if count
-    ]
-    lines = [f"{cell.median:.0f}"] if cell.median is not None else []
-    if cell.first is not None and (cell.first < cell.last or cell.median is None):
-        span = f"({cell.first:.0f}" + (f"–{cell.last:.0f})" if cell.first < cell.last else ")")
-        return "\n".join([*lines, span, *misses] if lines else [*misses, span])
-    return "\n".join(lines + misses)
-
-
 def saturation_over_time(saturation: pd.DataFrame, study: str = "") -> Figure:
     """Saturation ratio, wrong-side saturation and largest |z| over the episodes, a column per critic rate."""
     raw = "raw_" if "raw_z_min" in saturation.columns else ""  # where z is scaled to a fixed range: before that
     table = saturation.assign(largest_abs_z=saturation[[f"{raw}z_min", f"{raw}z_max"]].abs().max(axis=1))
     figure, panels = _panels(table, 3)
-    shares = (
-        ("saturation_ratio", "saturation ratio\n(share of outputs)"),
-        ("wrong_side_saturation", "wrong-side saturation\n(share of saturated\ncompute outputs)"),
-    )
-    for axes_row, (column, label) in zip(panels, shares, strict=False):
+    shares = {
+        "saturation_ratio": "saturation ratio\n(share of outputs)",
+        "wrong_side_saturation": "wrong-side saturation\n(share of saturated\ncompute outputs)",
+    }
+    for axes_row, (column, label) in zip(panels, shares.items(), strict=False):
         axes_row[0].set_ylim(-0.04, 1.04)
         axes_row[0].set_ylabel(label, fontsize=SMALL)
         _draw(axes_row, table, column)
     label = f"largest |{raw.replace('_', ' ')}pre-activation|\n(log scale)"
-    floor = _log_axis(panels[2], table["largest_abs_z"], label)
-    _draw(panels[2], table, "largest_abs_z", floor)
+    _draw(panels[2], table, "largest_abs_z", _log_axis(panels[2], table["largest_abs_z"], label))
     _finish(figure, panels, table, "Saturation of the actors' outputs", study, BINNED)
     return figure
 
@@ -130,14 +107,13 @@ def saturation_over_time(saturation: pd.DataFrame, study: str = "") -> Figure:
 def gradient_norms_over_time(gradient_norms: pd.DataFrame, study: str = "") -> Figure:
     """Gradient norm of actors and critic and their ratio over the episodes, a column per critic rate."""
     figure, panels = _panels(gradient_norms, 3)
-    rows = (
-        ("actor_gradient_norm", "actor gradient norm\n(RMS over agents, log)"),
-        ("critic_gradient_norm", "critic gradient norm\n(before clipping, log)"),
-        ("gradient_ratio", "gradient ratio\n(actor / critic, log)"),
-    )
-    for axes_row, (column, label) in zip(panels, rows, strict=True):
-        floor = _log_axis(axes_row, gradient_norms[column], label)
-        _draw(axes_row, gradient_norms, column, floor)
+    rows = {
+        "actor_gradient_norm": "actor gradient norm\n(RMS over agents, log)",
+        "critic_gradient_norm": "critic gradient norm\n(before clipping, log)",
+        "gradient_ratio": "gradient ratio\n(actor / critic, log)",
+    }
+    for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
+        _draw(axes_row, gradient_norms, column, _log_axis(axes_row, gradient_norms[column], label))
     _finish(figure, panels, gradient_norms, "Gradient norms (L2)", study, BINNED)
     return figure
 
@@ -173,25 +149,19 @@ def learning_curves(evaluations: pd.DataFrame, reference_policies: pd.DataFrame,
 def save_study_figures(study: Study) -> list[Path]:
     """Write the four figures as PNG beside the study's CSV files and return their paths.
 
-    Each file is written under another name first, so a picture that is there is whole. Raises OSError.
+    A picture that is there is whole. Raises OSError.
     """
-    figures: dict[str, Callable[[], Figure]] = {
-        "stopping_heatmap": lambda: stopping_heatmap(study.runs),
-        "saturation_over_time": lambda: saturation_over_time(study.saturation, study.label),
-        "gradient_norms_over_time": lambda: gradient_norms_over_time(study.gradient_norms, study.label),
-        "learning_curves": lambda: learning_curves(study.evaluations, study.reference_policies, study.label),
+    figures = {
+        "stopping_heatmap": stopping_heatmap(study.runs),
+        "saturation_over_time": saturation_over_time(study.saturation, study.label),
+        "gradient_norms_over_time": gradient_norms_over_time(study.gradient_norms, study.label),
+        "learning_curves": learning_curves(study.evaluations, study.reference_policies, study.label),
     }
-    paths = []
-    for name, build in figures.items():
-        path = study.folder / f"{name}.png"
-        partial = path.with_name(f".{name}.{os.getpid()}.tmp")
-        try:
-            build().savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        paths.append(path)
-    return paths
+    for name, figure in figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+        write_atomically(study.folder / f"{name}.png", picture.getvalue())
+    return [study.folder / f"{name}.png" for name in figures]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -31,33 +31,21 @@ def archive(folder: Path) -> None:
     for name in IN_TRAINING:
         if (folder / name).exists():
             raise ResultsError(f"{folder / name}: the study is still being trained; allowed: a finished one")
-    plain = [folder / name for name in schema.LONG if (folder / name).exists()]
-    for path in plain:
-        _packed(path).unlink(missing_ok=True)  # of an interrupted call
+    packed = {path: Path(f"{path}{schema.COMPRESSED}") for name in schema.LONG if (path := folder / name).exists()}
+    for path in packed.values():
+        path.unlink(missing_ok=True)  # of an interrupted call
     load_study(folder)
-    for path in plain:
-        text = path.read_bytes()
-        write_atomically(_packed(path), compressed(_thinned(text) if path.name == schema.REWARDS else text))
-        path.unlink()
-
-
-def compressed(text: bytes) -> bytes:
-    """A gzip file without name and time, so that its bytes depend on the text alone."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
-        file.write(text)
-    return buffer.getvalue()
-
-
-def _packed(path: Path) -> Path:
-    return path.with_name(path.name + schema.COMPRESSED)
-
-
-def _thinned(text: bytes) -> bytes:
-    """The lines of every tenth episode."""
-    header, *rows = text.splitlines(keepends=True)
-    place = header.rstrip().split(b",").index(b"episode")
-    return header + b"".join(row for row in rows if int(row.split(b",", place + 1)[place]) % REWARDS_EVERY == 0)
+    for plain, path in packed.items():
+        text = plain.read_bytes()
+        if plain.name == schema.REWARDS:
+            header, *rows = text.splitlines(keepends=True)
+            place = header.rstrip().split(b",").index(b"episode")
+            text = header + b"".join(row for row in rows if int(row.split(b",", place + 1)[place]) % REWARDS_EVERY == 0)
+        buffer = io.BytesIO()
+        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # the same bytes at any time
+            file.write(text)
+        write_atomically(path, buffer.getvalue())
+        plain.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

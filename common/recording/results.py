@@ -103,7 +103,9 @@ def study_label(runs: pd.DataFrame) -> str:
 
 
 def learning_rate_text(rate: float) -> str:
-    """A learning rate as the project writes it: 1e-4, 3e-3, 1.5e-2."""
+    """A learning rate as the project writes it: 1e-4, 3e-3, 1.5e-2, 0."""
+    if rate == 0:
+        return "0"
     mantissa, exponent = f"{rate:.6e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
@@ -121,27 +123,24 @@ def score_ages(runs: pd.DataFrame) -> str:
     return f"episodes {ages.min():.0f} to {ages.max():.0f}"
 
 
-def runs_of_pair(table: pd.DataFrame, actor_lr: float, critic_lr: float) -> pd.DataFrame:
-    """Rows of a table that belong to one learning-rate pair, over all seeds."""
-    return table[(table["actor_lr"] == actor_lr) & (table["critic_lr"] == critic_lr)]
-
-
 def stopping_cell(runs: pd.DataFrame) -> StoppingCell:
     """Stopping episodes [episodes] over the seeds of one learning-rate pair, from its rows of runs.csv."""
     stopped = runs["stopping_episode"].dropna()
     diverged = int((runs["stopping_episode"].isna() & (runs["status"] == schema.DIVERGED)).sum())
     never = len(runs) - len(stopped) - diverged
-    ordered = sorted(stopped) + [math.inf] * never
-    half = len(ordered) // 2
-    median = (ordered[half] + ordered[-half - 1]) / 2 if ordered else math.inf
-    return StoppingCell(
-        seeds=len(runs),
-        never=never,
-        diverged=diverged,
-        median=median if math.isfinite(median) else None,
-        first=min(stopped, default=None),
-        last=max(stopped, default=None),
-    )
+    median = pd.Series([*stopped, *[math.inf] * never], dtype=float).median()
+    known = median if math.isfinite(median) else None
+    return StoppingCell(len(runs), never, diverged, known, min(stopped, default=None), max(stopped, default=None))
+
+
+def stopping_texts(cell: StoppingCell) -> list[str]:
+    """What there is to say of a cell: `188` or `never`; `188`, `(161–232)`; `2/3 never`, `(240)`."""
+    misses = {"never": cell.never, "diverged": cell.diverged}
+    words = [f"{count}/{cell.seeds} {what}" if count < cell.seeds else what for what, count in misses.items() if count]
+    span = []
+    if cell.first is not None and (cell.first < cell.last or cell.median is None):
+        span = [f"({cell.first:.0f}" + (f"–{cell.last:.0f})" if cell.first < cell.last else ")")]
+    return [f"{cell.median:.0f}", *span, *words] if cell.median is not None else words + span
 
 
 def _read_table(folder: Path, name: str) -> pd.DataFrame:
@@ -161,17 +160,15 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
     _check_cell_counts(path, text)
     key = list(schema.ROW_KEYS[name])
     table = _parsed(path, text, header, key)
-    for column in header:
-        choices = schema.CHOICES.get(column)
-        if choices and not (known := table[column].isin(choices)).all():
-            where = int(known.to_numpy().argmin())
-            cell, allowed = table[column][where], ", ".join(choices)
-            raise ResultsError(f"{path}: line {where + 2}: {column} {cell!r}; allowed: {allowed}")
-    twice = table.duplicated(key)
-    if twice.any():
-        where = int(twice.to_numpy().argmax())
-        row = _key_text(key, [table[column][where] for column in key])
-        raise ResultsError(f"{path}: line {where + 2}: second row for {row}; allowed: one row per {', '.join(key)}")
+    for column, choices in schema.CHOICES.items():
+        strange = table[column][~table[column].isin(choices)] if column in header else ()
+        if len(strange):
+            line, cell = strange.index[0] + 2, strange.iloc[0]
+            raise ResultsError(f"{path}: line {line}: {column} {cell!r}; allowed: {', '.join(choices)}")
+    twice = table[table.duplicated(key)]
+    if len(twice):
+        line, row = twice.index[0] + 2, _key_text(key, twice[key].astype(object).iloc[0])
+        raise ResultsError(f"{path}: line {line}: second row for {row}; allowed: one row per {', '.join(key)}")
     appended = [column for column in header if column not in schema.FILES[name]]
     return table.reindex(columns=[*schema.FILES[name], *appended])
 
@@ -243,16 +240,14 @@ def _wrong_cell(path: Path, text: bytes, header: list[str], key: list[str], prob
     """What to say of a table with a cell that is no number: its first one."""
     rows = [line.split(",") for line in text.decode().split("\n")[1:-1]]
     for place, name in enumerate(header):
-        if name in schema.TEXT_COLUMNS:
-            continue
         whole, in_key = name in schema.INTEGER_COLUMNS, name in key
         allowed = ("a whole number" if whole else "a number") + ("" if in_key else " or an empty cell")
-        for line, row in enumerate(rows, start=2):
+        for line, row in enumerate(rows if name not in schema.TEXT_COLUMNS else (), start=2):
             try:
                 value = (int if whole else float)(row[place]) if row[place] or in_key else 0.0
-                if in_key and not math.isfinite(value):
-                    raise ValueError
             except ValueError:
+                value = math.nan if in_key else None
+            if value is None or (in_key and not math.isfinite(value)):
                 return ResultsError(f"{path}: line {line}: {name} {row[place]!r}; allowed: {allowed}")
     return ResultsError(f"{path}: cannot be read ({problem}); needed: numbers as docs/csv_columns.md has them")
 
@@ -282,11 +277,11 @@ def _check_same_runs(path: Path, table: pd.DataFrame, runs: pd.DataFrame) -> Non
     is that short) may have no rows there. Reference policies are per seed, also of seeds that have no finished run yet.
     """
     key = [column for column in schema.RUN_KEY if column in table.columns]
-    expected = runs
-    if path.name in schema.LONG:
-        first_logged = table["episode"].min() if len(table) else math.inf
-        expected = runs[runs["total_episodes"] > first_logged]
-    found, known, wanted = (_keys_of(rows, key) for rows in (table, runs, expected))
+    long = path.name in schema.LONG
+    expected = runs[runs["total_episodes"] > table["episode"].min()] if long else runs  # none where the table has none
+    found, known, wanted = (
+        set(rows[key].drop_duplicates().itertuples(index=False, name=None)) for rows in (table, runs, expected)
+    )
     strangers = set() if path.name == schema.REFERENCE_POLICIES else found - known  # they are written beforehand
     for keys, problem in (
         (strangers, f"is not in {schema.RUNS}; allowed: the runs there"),
@@ -294,15 +289,6 @@ def _check_same_runs(path: Path, table: pd.DataFrame, runs: pd.DataFrame) -> Non
     ):
         if keys:
             raise ResultsError(f"{path}: {_key_text(key, min(keys))} {problem} ({len(keys)} in all)")
-
-
-def _keys_of(table: pd.DataFrame, key: list[str]) -> set[tuple[Any, ...]]:
-    """Different keys of the rows; those of one run follow each other, so only where they change is looked at."""
-    first = np.zeros(len(table), dtype=bool)
-    first[:1] = True
-    for values in (table[name].to_numpy() for name in key):
-        first[1:] |= values[1:] != values[:-1]
-    return set(table.loc[first, key].itertuples(index=False, name=None))
 
 
 def _key_text(names: Sequence[str], values: Sequence[Any]) -> str:

@@ -37,8 +37,9 @@ def format_cell(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def _key_text(key: RunKey) -> str:
-    return f"{key.seed},{key.actor_lr!r},{key.critic_lr!r}"
+def csv_bytes(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A CSV file: a header, cells as `format_cell` has them, a line end after every row."""
+    return "".join(f"{','.join(map(format_cell, row))}\n" for row in (columns, *rows)).encode()
 
 
 def _parse_key(line: str, file: Path) -> RunKey:
@@ -168,17 +169,14 @@ class RunTable:
     def put(self, key: RunKey, columns: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
         """Set the rows of a run; `columns` name their cells, missing columns stay empty."""
         fixed = schema.FILES[self.path.name]
-        extra = tuple(name for name in columns if name not in fixed)
-        header = ",".join(fixed + extra)
+        order = fixed + tuple(name for name in columns if name not in fixed)
+        header = ",".join(order)
         if self.header and self.header != header:
             raise StoreError(f"{self.path}: has columns {self.header!r}, the new rows {header!r}")
         self.header = header
-        order = fixed[len(schema.RUN_KEY) :] + extra
-        self.lines[key] = []
-        for row in rows:
-            cells = dict(zip(columns, row, strict=True))
-            texts = (format_cell(cells.get(name)) for name in order)
-            self.lines[key].append(",".join((_key_text(key), *texts)))
+        names = dict(zip(schema.RUN_KEY, (str(key.seed), repr(key.actor_lr), repr(key.critic_lr)), strict=True))
+        cells = (names | dict(zip(columns, row, strict=True)) for row in rows)
+        self.lines[key] = [",".join(format_cell(row.get(name)) for name in order) for row in cells]
 
     def write(self, finished: Iterable[RunKey]) -> None:
         """Write the rows of the finished runs, in order."""
@@ -251,5 +249,4 @@ class ResultsStore:
         """Write reference_policies.csv with these rows, in order."""
         path = self.folder / schema.REFERENCE_POLICIES
         columns = schema.FILES[schema.REFERENCE_POLICIES]
-        lines = [",".join(format_cell(row[name]) for name in columns) for row in rows]
-        write_atomically(path, "\n".join([",".join(columns), *lines, ""]).encode())
+        write_atomically(path, csv_bytes(columns, ([row[name] for name in columns] for row in rows)))

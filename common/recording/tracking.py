@@ -6,7 +6,6 @@ Never touches the learner. On the device it keeps a few counters per agent and t
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +53,12 @@ class RunRecord:
 def _mean(x: Tensor) -> Tensor:
     """Mean over all but the first dimension, in two stages so that the bits do not depend on R; float64."""
     return x.double().flatten(2).sum(-1).sum(-1) / math.prod(x.shape[1:])
+
+
+def _mean_and_sd(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`_mean` and standard deviation over the same."""
+    mean = _mean(x)
+    return mean, _mean((x.double() - mean.view(-1, *[1] * (x.ndim - 1))).square()).sqrt()
 
 
 def _agent_rms(figures: Tensor, due: Tensor | None = None) -> Tensor:
@@ -111,7 +116,7 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
     """
     actions, slope = details.actions, details.dq_da
     z = details.pre_activations.double()
-    mean = _mean(z)
+    mean, sd = _mean_and_sd(z)
     flat = z.flatten(1)
     quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
     per_output = {
@@ -128,7 +133,7 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
         "dq_da_sign_coherence": definitions.dq_da_sign_coherence(slope, dim=1),
         "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due),
         "z_mean": mean,
-        "z_sd": _mean((z - mean.view(-1, 1, 1, 1)).square()).sqrt(),
+        "z_sd": sd,
         "z_min": flat.amin(1),
         **{f"z_q{round(100 * q):02d}": quantiles[i] for i, q in enumerate(QUANTILES)},
         "z_max": flat.amax(1),
@@ -146,14 +151,9 @@ def extra_columns(extras: dict[str, Tensor]) -> dict[str, Tensor]:
     """Mean, sd, min and max of each of an actor variant's measures (R, N, …), each (R,)."""
     columns = {}
     for name, values in extras.items():
-        numbers = values.double().flatten(2) if values.ndim > 2 else values.double().unsqueeze(2)
-        mean = _mean(numbers)
-        columns |= {
-            f"{name}_mean": mean,
-            f"{name}_sd": _mean((numbers - mean.view(-1, 1, 1)).square()).sqrt(),
-            f"{name}_min": numbers.flatten(1).amin(1),
-            f"{name}_max": numbers.flatten(1).amax(1),
-        }
+        mean, sd = _mean_and_sd(values.flatten(2) if values.ndim > 2 else values.unsqueeze(2))
+        low, high = values.double().flatten(1).aminmax(dim=1)
+        columns |= {f"{name}_mean": mean, f"{name}_sd": sd, f"{name}_min": low, f"{name}_max": high}
     return columns
 
 
@@ -172,10 +172,8 @@ class Tracker:
         """`layers`: names of the actor's and of the critic's layers."""
         self.records = [RunRecord(key) for key in keys]
         self.env, self.layers, self.early_stop, self.agents = env, layers, early_stop, agents
-        self.columns = {
-            schema.REWARDS: ("episode", "training_return", "late_share", "drained_share"),
-            schema.EVALUATIONS: ("episode", *(f.name for f in dataclasses.fields(Evaluation))),
-        }
+        # Those of the logged tables become longer where a variant appends some.
+        self.columns = {name: columns[len(schema.RUN_KEY) :] for name, columns in schema.FILES.items()}
         shape = (len(keys), agents)
         episodes = {"dtype": torch.int64, "device": device}
         self.dead_since = torch.zeros(shape, **episodes)  # 0: the gradient of the last step due was not zero
@@ -222,7 +220,7 @@ class Tracker:
 
     def observe_evaluation(self, episode: int, evaluation: Evaluation, positions: list[int] | None = None) -> None:
         """Take in an evaluation after training episode `episode` (0: before training), of some runs or all."""
-        columns = [getattr(evaluation, f.name) for f in dataclasses.fields(evaluation)]
+        columns = [getattr(evaluation, name) for name in self.columns[schema.EVALUATIONS][1:]]
         for position, row in enumerate(torch.stack(columns, dim=1).tolist()):
             if positions is None or position in positions:
                 self.records[position].add(schema.EVALUATIONS, [episode, *row])
@@ -287,25 +285,27 @@ class Tracker:
 
         `references`: returns of the policies on this run's world; `last`: the last episode a run may have.
         """
-        record = self.records[position]
-        agents = self.agent_rows(position)
+        record, agents = self.records[position], self.agent_rows(position)
         deaths, stops, freezes = ([row[i] for row in agents if row[i] is not None] for i in (1, 2, 3))
         diverged = int(self.diverged_at[position]) or None
-        returns = record.column(schema.REWARDS, self.columns[schema.REWARDS], "training_return")
+        returns = self._column(record, schema.REWARDS, "training_return")
         evaluated, evaluations = (
-            record.column(schema.EVALUATIONS, self.columns[schema.EVALUATIONS], name)
-            for name in ("episode", "evaluation_return")
+            self._column(record, schema.EVALUATIONS, name) for name in ("episode", "evaluation_return")
         )
-        total = len(returns)
+        ratio, wrong, lowest, highest = (
+            self._column(record, schema.SATURATION, name)
+            for name in ("saturation_ratio", "wrong_side_saturation", "z_min", "z_max")
+        )
+        heights = np.abs([*lowest, *highest])
         final = None if diverged else float(evaluations[-1])
         best = float(max(evaluations[np.isfinite(evaluations)], default=math.nan))
         random, span = references["random"], references["greedy_offload"] - references["random"]
-        early = schema.COMPLETED if total >= last else schema.STOPPED_EARLY
+        early = schema.COMPLETED if len(returns) >= last else schema.STOPPED_EARLY
         return {
             "status": schema.DIVERGED if diverged else early,
             "diverged_episode": diverged,
             "stopping_episode": max(stops) if len(stops) == self.agents else None,
-            "total_episodes": total,
+            "total_episodes": len(returns),
             "score_episode": None if diverged else int(evaluated[-1]),
             "frozen_share": len(freezes) / self.agents,
             "dead_share": len(deaths) / self.agents,
@@ -316,20 +316,14 @@ class Tracker:
             "first_evaluation_return": float(evaluations[0]),
             "final_evaluation_return": final,
             "best_evaluation_return": best,
-            "normalised_score": None if final is None or span == 0 else (final - random) / span,
+            "normalised_score": None if diverged or span == 0 else (final - random) / span,
             "best_score": None if span == 0 else (best - random) / span,
-            "drift": None if final is None or span == 0 else (best - final) / span,
-            **self._final_saturation(record),
+            "drift": None if diverged or span == 0 else (best - final) / span,
+            "final_saturation_ratio": float(ratio[-1]) if len(ratio) else None,
+            "final_wrong_side_saturation": float(wrong[-1]) if len(wrong) else None,
+            "largest_abs_preactivation": float(np.nanmax(heights)) if np.isfinite(heights).any() else None,
             "wall_seconds": record.wall_seconds,
         }
 
-    def _final_saturation(self, record: RunRecord) -> dict[str, float | None]:
-        names = ("final_saturation_ratio", "final_wrong_side_saturation", "largest_abs_preactivation")
-        if schema.SATURATION not in record.tables:
-            return dict.fromkeys(names)
-        ratio, wrong, lowest, highest = (
-            record.column(schema.SATURATION, self.columns[schema.SATURATION], name)
-            for name in ("saturation_ratio", "wrong_side_saturation", "z_min", "z_max")
-        )
-        largest = float(np.nanmax(np.abs([lowest, highest]))) if np.isfinite([lowest, highest]).any() else None
-        return dict(zip(names, (float(ratio[-1]), float(wrong[-1]), largest), strict=True))
+    def _column(self, record: RunRecord, table: str, name: str) -> np.ndarray:
+        return record.column(table, self.columns[table], name)

@@ -13,19 +13,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from common.analysis.compare import PICTURE, TABLE, Comparison, comparison_text, csv_bytes, main
+from common.analysis.compare import CELLS, PICTURE, TABLE, Comparison, comparison_text, main
 from common.analysis.comparison_figure import comparison_figure
-from common.analysis.comparison_statistics import COLUMNS, COUNTS, PAIRED, comparison_table, only_finished, t_interval
+from common.analysis.comparison_statistics import (
+    ACTORS,
+    CELL_COLUMNS,
+    COLUMNS,
+    PAIRED,
+    comparison_tables,
+    frozen_control,
+    only_finished,
+)
 from common.analysis.figures import actor_colour
 from common.recording import schema
 from common.recording.results import find_studies, load_study
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md"
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
-T2 = 4.302652729911275  # 97.5% quantile of Student's t with 2 degrees of freedom, from a printed table to 4.303
-T1 = 12.706204736432095  # with 1
+T4 = 2.7764451051977987  # 97.5% quantile of Student's t with 4 degrees of freedom, in printed tables 2.776
 RANDOM, GREEDY = -300.0, -100.0
 
 Key = tuple[int, float, float]
@@ -90,7 +96,12 @@ def frames(*folders: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 def rows_of(*folders: Path) -> dict[str, dict[str, Any]]:
     """Rows of the comparison by experiment."""
-    return comparison_table(*frames(*folders)).set_index("experiment").to_dict("index")
+    return comparison_tables(*frames(*folders))[0].set_index("experiment").to_dict("index")
+
+
+def cells_of(*folders: Path) -> dict[tuple[str, float, float], dict[str, Any]]:
+    """Rows of the cells by experiment and rates."""
+    return comparison_tables(*frames(*folders))[1].set_index(list(CELL_COLUMNS[:3])).to_dict("index")
 
 
 def small(scores: Sequence[Sequence[float | None]], **other: Any) -> dict[Key, dict[str, Any]]:
@@ -115,52 +126,141 @@ def full(shift: float, seeds: Sequence[int] = (42, 43, 44), **other: Any) -> dic
 # Statistics
 
 
-def test_interval_by_hand() -> None:
-    mean, low, high = t_interval([1, 2, 4])
-    half = T2 * math.sqrt((16 + 1 + 25) / 9 / 2) / math.sqrt(3)  # deviations −4/3, −1/3, 5/3
-    assert mean == pytest.approx(7 / 3)
-    assert (low, high) == (pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half))
-    values = np.random.default_rng(1).normal(3, 2, 11)
-    expected = stats.t.interval(0.95, 10, loc=values.mean(), scale=stats.sem(values))
-    assert t_interval(values)[1:] == pytest.approx(expected)
+A, B = (1e-4, 1e-2), (1e-3, 1e-2)
 
 
-def test_interval_of_too_few_values() -> None:
-    assert t_interval([5.0])[0] == 5.0 and np.isnan(t_interval([5.0])[1:]).all()
-    assert np.isnan(t_interval([])).all()
+def p_of(mean: float, error: float) -> float:
+    """Two-sided p-value of Student's t with 4 degrees of freedom, in closed form."""
+    square = (mean / error) ** 2 / 4
+    root = math.sqrt(square / (1 + square))
+    return 1 - root * (3 - root**2) / 2
 
 
-def test_hand_computed_row(tmp_path: Path) -> None:
-    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
+def five_seeds(root: Path) -> list[Path]:
+    """Five seeds of a baseline, of another experiment with cells A and B, and of frozen actors."""
+    scores = {A: (0.6, 0.7, 0.8, 0.9, 1.0), B: (0.2, 0.3, 0.4, 0.3, 0.3)}
+    gains = {A: (11, 12, 13, 14, 15), B: (-1, 1, 1, 1, 1)}
+    agents = {(1, *A): ((2, 40), (4, 50), (None, None)), (1, *B): ((8, None), (None, None), (None, None))}
     other = {
-        (1, 1e-4, 1e-2): run(0.2, 5.0, stop=50, agents=((2, 40), (4, 50), (None, None)), final_saturation_ratio=0.9),
-        (1, 1e-3, 1e-2): run(0.4, -5.0, agents=((8, None), (None, None), (None, None))),
-        (2, 1e-4, 1e-2): run(0.2, 6.0, final_saturation_ratio=0.7),
-        (2, 1e-3, 1e-2): run(0.5, 0.0),
-        (3, 1e-4, 1e-2): run(0.9, 7.0, final_saturation_ratio=0.8, final_wrong_side_saturation=None),
-        (3, 1e-3, 1e-2): run(0.7, 1.0, final_wrong_side_saturation=0.75),
-    }
-    row = rows_of(baseline, write_study(tmp_path, "other", other))["other"]
-    # Differences: seed 1 +0.1 +0.2, seed 2 −0.1 +0.1, seed 3 +0.4 +0.1; means 0.15, 0, 0.25.
-    half = T2 * math.sqrt(((1 / 60) ** 2 + (8 / 60) ** 2 + (7 / 60) ** 2) / 2 / 3)
-    medians = np.array([0.3, 0.35, 0.8])
-    wide = T2 * medians.std(ddof=1) / math.sqrt(3)
+        (seed, *cell): run(scores[cell][seed - 1], gains[cell][seed - 1], stop=50 if (seed, cell) == (1, A) else None,
+                           **({"agents": agents[seed, *cell]} if seed == 1 else {}))
+        for seed in range(1, 6) for cell in (A, B)
+    }  # fmt: skip
+    for seed, saturation, wrong in ((1, 0.9, 0.25), (2, 0.7, None), (3, 0.8, 0.75)):
+        other[seed, *A] |= {"final_saturation_ratio": saturation, "final_wrong_side_saturation": wrong}
+    return [
+        write_study(root, "baseline", small([[0.2, 0.3]] * 5, gain=20.0)),
+        write_study(root, "frozen_actors", {(seed, 0.0, 1e-2): run(0.5, 1.0) for seed in range(1, 6)}),
+        write_study(root, "other", other),
+    ]
+
+
+def test_row_by_hand(tmp_path: Path) -> None:
+    """Each number of one row of comparison.csv.
+
+    Above the baseline: A 0.4 0.5 0.6 0.7 0.8, B -0.1 0 0.1 0 0; over the cells of a seed 0.15 0.25 0.35 0.35 0.4, whose
+    standard deviation is 0.1. Above frozen actors it is 0.25 less; the medians of two cells spread likewise.
+    """
+    row = rows_of(*five_seeds(tmp_path))["other"]
+    error = 0.1 / math.sqrt(5)
     expected = {
-        "runs": 6, "seeds": 3, "cells": 2, "longest_run_episodes": 100, "diverged_runs": 0, "runs_never_stopping": 5,
-        "cells_never_stopping": 1, "improved_runs": 4, "improved_cells": 1, "cells_with_two_seeds": 2,
-        "paired_runs": 6, "paired_runs_without_score": 0, "runs_better_than_baseline": 5,
-        "runs_better_than_untrained_baseline": 5, "cells_better_than_baseline": 0, "cells_worse_than_baseline": 0,
-        "untrained_score": (0.3 + 0.335 + 0.78) / 3,  # scores less gains over 200
-        "paired_score_difference": 0.4 / 3, "paired_score_difference_low": 0.4 / 3 - half,
-        "paired_score_difference_high": 0.4 / 3 + half, "dead_agents_share": 3 / 10, "median_death_episode": 4,
-        "frozen_agents_share": 2 / 10, "median_freeze_episode": 45, "median_final_saturation": 0.6,
-        "median_final_wrong_side_saturation": 0.25, "median_score": medians.mean(),
-        "median_score_low": medians.mean() - wide, "median_score_high": medians.mean() + wide, "best_score": 0.9,
-        "best_score_seed": 3, "best_score_actor_lr": 1e-4, "best_score_critic_lr": 1e-2,
+        "runs": 10, "seeds": 5, "cells": 2, "longest_run_episodes": 100, "score_episode": 100, "diverged_runs": 0,
+        "runs_never_stopping": 9, "cells_never_stopping": 1, "improved_runs": 9, "cells_with_intervals": 2,
+        "improved_cells": 1, "cells_improved_in_every_seed": 1,  # B: 0.6 ± 2.78·0.4
+        "viable_cells": 1, "viable_cells_low": pytest.approx(0.189, abs=1e-3),
+        "viable_cells_high": pytest.approx(1.811, abs=1e-3), "search_cost": 1.5, "frozen_control": "frozen_actors",
+        "learning_cells": 1, "learning_cells_low": pytest.approx(0.189, abs=1e-3),
+        "learning_cells_high": pytest.approx(1.811, abs=1e-3), "cells_above_both_in_every_seed": 1,
+        "actors_add": 0.05, "actors_add_low": 0.05 - T4 * error, "actors_add_high": 0.05 + T4 * error,
+        # The baseline's actors take away 0.25 in each seed: p is 0, so this is the larger of two.
+        "actors_add_p": p_of(0.05, error), "actors_add_holm": p_of(0.05, error), "actors_add_bh": p_of(0.05, error),
+        "paired_runs": 10, "paired_runs_without_score": 0, "runs_better_than_baseline": 6,
+        "runs_better_than_untrained_baseline": 9,  # above 0.1 and 0.2; the first of B is 0.2
+        "cells_better_than_baseline": 1, "cells_worse_than_baseline": 0, "cells_better_in_every_seed": 1,
+        "cells_worse_in_every_seed": 0, "cells_different_holm": 1, "cells_different_bh": 1,
+        "seeds_better_than_baseline": 5, "paired_score_difference": 0.3,
+        "paired_score_difference_low": 0.3 - T4 * error, "paired_score_difference_high": 0.3 + T4 * error,
+        **{f"paired_score_difference_{end}": p_of(0.3, error) for end in ("p", "holm", "bh")},  # the only experiment
+        "dead_agents_share": 3 / 14, "median_death_episode": 4, "frozen_agents_share": 2 / 14,
+        "median_freeze_episode": 45, "median_final_saturation": 0.5, "median_final_wrong_side_saturation": 0.25,
+        "untrained_score": (0.8 - 13 / 200 + 0.3 - 0.6 / 200) / 2, "median_score": 0.55,
+        "median_score_low": 0.55 - T4 * error, "median_score_high": 0.55 + T4 * error, "best_score": 1.0,
+        "best_score_seed": 5, "best_score_actor_lr": 1e-4, "best_score_critic_lr": 1e-2,
     }  # fmt: skip
     assert set(expected) == set(row)
     for name, value in expected.items():
-        assert row[name] == pytest.approx(value, rel=1e-9), name
+        assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
+
+
+def test_cells_by_hand(tmp_path: Path) -> None:
+    cells = cells_of(*five_seeds(tmp_path))
+    error, p = math.sqrt(0.025 / 5), p_of(0.6, math.sqrt(0.025 / 5))  # of 0.6 … 1.0
+    expected = {
+        "seeds": 5, "diverged_runs": 0, "runs_never_stopping": 4, "viable": 1, "learns": 1, "score": 0.8,
+        "score_low": 0.8 - T4 * error, "score_high": 0.8 + T4 * error, "seeds_improved": 5, "gain": 13.0,
+        "gain_low": 13 - T4 * math.sqrt(0.5), "gain_high": 13 + T4 * math.sqrt(0.5), "seeds_above_both": 5,
+        "actors_add": 0.3, "actors_add_low": 0.3 - T4 * error, "actors_add_high": 0.3 + T4 * error,
+        "actors_add_p": p_of(0.3, error), "paired_seeds": 5, "seeds_better_than_baseline": 5,
+        "seeds_worse_than_baseline": 0, "difference": 0.6, "difference_low": 0.6 - T4 * error,
+        "difference_high": 0.6 + T4 * error, "difference_p": p, "difference_holm": 2 * p, "difference_bh": 2 * p,
+    }  # fmt: skip
+    row = cells["other", *A]
+    added = p_of(0.2, math.sqrt(0.005 / 5))  # of -0.3 -0.2 -0.1 -0.2 -0.2 in B, the larger t of the two
+    expected |= {"actors_add_holm": max(2 * added, p_of(0.3, error)), "actors_add_bh": p_of(0.3, error)}
+    assert set(expected) == set(row)
+    assert row == {name: pytest.approx(value, rel=1e-9) for name, value in expected.items()}
+    row = cells["other", *B]
+    assert [row[name] for name in ("viable", "learns", "seeds_above_both", "seeds_improved")] == [0, 0, 0, 4]
+    assert [row[f"seeds_{how}_than_baseline"] for how in ("better", "worse")] == [1, 1]
+    assert row["difference_p"] == row["difference_holm"] == pytest.approx(1)
+    assert row["actors_add"] == pytest.approx(-0.2)
+    assert pd.isna(cells["frozen_actors", 0.0, 1e-2]["actors_add"])  # the control has none
+
+
+def test_below_five_seeds_seeds_are_counted(tmp_path: Path) -> None:
+    folders = five_seeds(tmp_path)
+    runs, agents, references = frames(*folders)
+    table, cells = comparison_tables(*(rows[rows["seed"] < 5] for rows in (runs, agents, references)))
+    row, cell = table.set_index("experiment").loc["other"], cells.set_index(list(CELL_COLUMNS[:3])).loc["other", *A]
+    ends = [name for name in COLUMNS if name.endswith(("_low", "_high", "_p", "_holm", "_bh")) and "viable" not in name]
+    assert row[[*ends, "improved_cells", "learning_cells", "cells_better_than_baseline"]].isna().all()
+    assert row["cells_with_intervals"] == 0 and row["paired_score_difference"] == pytest.approx(1.1 / 4)
+    assert row["cells_above_both_in_every_seed"] == row["cells_better_in_every_seed"] == row["viable_cells"] == 1
+    assert row["seeds_better_than_baseline"] == 4 and row["cells_improved_in_every_seed"] == 1
+    assert cell["viable"] == 1 and cell["seeds_above_both"] == 4 and cell[["learns", "score_low"]].isna().all()
+
+
+def test_control_has_the_same_change() -> None:
+    names = ("baseline", "recipe", "recipe-without-step_limit", "frozen_actors", "frozen_actors-with-recipe")
+    assert [frozen_control(name, names) for name in names] == [
+        "frozen_actors", "frozen_actors-with-recipe", "frozen_actors-with-recipe", None, None
+    ]  # fmt: skip
+    assert frozen_control("recipe", names[:2]) is None
+
+
+def test_without_frozen_actors_their_columns_are_empty(tmp_path: Path) -> None:
+    baseline, _, other = five_seeds(tmp_path)
+    row, cell = rows_of(baseline, other)["other"], cells_of(baseline, other)["other", *A]
+    assert all(pd.isna(row[name]) for name in ACTORS)
+    assert pd.isna(cell["learns"]) and pd.isna(cell["actors_add"]) and cell["viable"] == 1
+    assert row["paired_score_difference"] == pytest.approx(0.3)
+
+
+def test_frozen_actors_of_other_seeds_or_rates_are_no_control(tmp_path: Path) -> None:
+    score = {(seed, *A): run(0.9) for seed in range(1, 7)} | {(seed, 1e-4, 1e-1): run(0.9) for seed in range(1, 7)}
+    frozen = {(seed, 0.0, 1e-2): run(0.1 * seed) for seed in range(1, 6)}
+    cells = cells_of(write_study(tmp_path, "other", score), write_study(tmp_path, "frozen_actors", frozen))
+    assert cells["other", *A]["actors_add"] == pytest.approx(0.6) and cells["other", *A]["learns"] == 1
+    assert pd.isna(cells["other", 1e-4, 1e-1]["actors_add"]) and pd.isna(cells["other", 1e-4, 1e-1]["learns"])
+
+
+def test_a_cell_with_a_diverged_run_is_neither_viable_nor_learning(tmp_path: Path) -> None:
+    baseline, frozen, _ = five_seeds(tmp_path)
+    runs = small([[0.9, 0.9]] * 5, gain=1.0)
+    runs[3, *A] = run(None)
+    row = rows_of(baseline, frozen, write_study(tmp_path, "broken", runs))["broken"]
+    assert [row[name] for name in ("viable_cells", "learning_cells", "cells_better_than_baseline")] == [1, 1, 1]
+    assert [row[name] for name in ("cells_with_intervals", "improved_cells", "cells_better_in_every_seed")] == [1, 1, 1]
 
 
 def test_baseline_first_then_by_name(tmp_path: Path) -> None:
@@ -178,32 +278,14 @@ def test_a_cell_never_stops_only_when_no_seed_stops(tmp_path: Path) -> None:
     assert (row["runs_never_stopping"], row["cells_never_stopping"], row["diverged_runs"]) == (4, 1, 1)
 
 
-def test_improved_cells_need_an_interval_above_zero(tmp_path: Path) -> None:
-    gains = {1e-4: (10, 11, 12), 1e-3: (1, 2, 9), 1e-2: (-10, -11, -12), 1e-1: (10, 11, 12)}
-    runs = {(seed, a, 1e-2): run(0.0, gains[a][seed - 1]) for seed in (1, 2, 3) for a in RATES}
-    runs[2, 1e-1, 1e-2] = run(None)
-    runs[1, 1e-1, 1e-1] = run(0.0, 50.0)  # a cell of one seed: no interval
-    row = rows_of(write_study(tmp_path, "baseline", runs))["baseline"]
-    assert 4 - T2 * math.sqrt((9 + 4 + 25) / 2 / 3) < 0 < 11 - T2 / math.sqrt(3)
-    assert (row["improved_runs"], row["improved_cells"], row["cells_with_two_seeds"], row["cells"]) == (9, 1, 4, 5)
-
-
-def test_cells_beside_the_baseline_need_an_interval(tmp_path: Path) -> None:
-    scores = [[0.50, 0.5, 0.1, None], [0.52, 0.1, 0.12, 0.9], [0.54, 0.9, 0.08, 0.9]]
-    baseline = write_study(tmp_path, "baseline", small([[0.3] * 4] * 3, gain=20.0))
-    row = rows_of(baseline, write_study(tmp_path, "other", small(scores)))["other"]
-    assert (row["cells_better_than_baseline"], row["cells_worse_than_baseline"]) == (1, 1)
-    assert row["runs_better_than_untrained_baseline"] == 7  # above 0.3 - 20/200
-    assert row["untrained_score"] == pytest.approx(((0.5 + 0.5 + 0.1 + 0.25) + 1.64 + 2.42) / 12)  # diverged: -250
-
-
 def test_seeds_are_averaged_before_the_interval(tmp_path: Path) -> None:
-    """One seed with three pairs and one with a single pair count the same."""
-    baseline = write_study(tmp_path, "baseline", small([[0, 0, 0], [0, 0, 0]]))
-    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.1, 0.1], [0.5]])))["other"]
-    assert row["paired_runs"] == 4
-    assert row["paired_score_difference"] == pytest.approx(0.3)  # pooled: 0.2
-    assert row["paired_score_difference_low"] == pytest.approx(0.3 - T1 * 0.2 * math.sqrt(2) / math.sqrt(2))
+    """A seed with three pairs and one with a single pair count the same."""
+    baseline = write_study(tmp_path, "baseline", small([[0, 0, 0]] * 5))
+    scores = [[0.1, 0.1, 0.1], [0.5], [0.1], [0.5], [0.3]]
+    row = rows_of(baseline, write_study(tmp_path, "other", small(scores)))["other"]
+    assert row["paired_runs"] == 7
+    assert row["paired_score_difference"] == pytest.approx(0.3)  # pooled: 1.7 / 7
+    assert row["paired_score_difference_low"] == pytest.approx(0.3 - T4 * 0.2 / math.sqrt(5))
     assert row["median_score"] == pytest.approx(0.3) and row["untrained_score"] == pytest.approx(0.3)
 
 
@@ -236,9 +318,9 @@ def test_diverged_runs_are_counted_as_not_better(tmp_path: Path) -> None:
 def test_equal_is_neither_better_nor_improved(tmp_path: Path) -> None:
     baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2], [0.3, 0.4]]))
     row = rows_of(baseline, write_study(tmp_path, "other", small([[0.1, 0.2], [0.3, 0.4]])))["other"]
-    assert (row["runs_better_than_baseline"], row["improved_runs"], row["improved_cells"]) == (0, 0, 0)
-    ends = (row["paired_score_difference_low"], row["paired_score_difference_high"])
-    assert (row["paired_score_difference"], *ends) == (0, 0, 0)
+    assert (row["runs_better_than_baseline"], row["improved_runs"], row["seeds_better_than_baseline"]) == (0, 0, 0)
+    assert (row["cells_better_in_every_seed"], row["cells_improved_in_every_seed"]) == (0, 0)
+    assert row["paired_score_difference"] == 0
 
 
 def test_half_of_a_seed_diverged_leaves_no_median(tmp_path: Path) -> None:
@@ -247,23 +329,12 @@ def test_half_of_a_seed_diverged_leaves_no_median(tmp_path: Path) -> None:
 
 
 def test_all_runs_diverged(tmp_path: Path) -> None:
-    table = comparison_table(*frames(write_study(tmp_path, "baseline", small([[None, None]] * 2))))
+    table, _ = comparison_tables(*frames(write_study(tmp_path, "baseline", small([[None, None]] * 2))))
     row = table.iloc[0]
-    counts = ("diverged_runs", "improved_runs", "improved_cells", "runs_never_stopping", "cells_never_stopping")
+    counts = ("diverged_runs", "improved_runs", "viable_cells", "runs_never_stopping", "cells_never_stopping")
     assert [row[name] for name in counts] == [4, 0, 0, 0, 0]
     assert row[["best_score", "best_score_seed", "median_score", "median_final_saturation"]].isna().all()
     comparison_figure(table, only_finished(frames(tmp_path / "scaled" / "baseline")[0]), "scaled").canvas.draw()
-
-
-def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
-    baseline = write_study(tmp_path, "baseline", small([[0.1, 0.2]], gain=3.0))
-    row = rows_of(baseline, write_study(tmp_path, "other", small([[0.2, 0.4]], gain=3.0)))["other"]
-    assert row["paired_score_difference"] == pytest.approx(0.15) and row["median_score"] == pytest.approx(0.3)
-    empty = [name for name, value in row.items() if pd.isna(value)]
-    assert {name for name in empty if name.endswith(("_low", "_high"))} == {
-        "paired_score_difference_low", "paired_score_difference_high", "median_score_low", "median_score_high"
-    }  # fmt: skip
-    assert "improved_cells" in empty and row["cells_with_two_seeds"] == 0 and row["improved_runs"] == 2
 
 
 def test_paired_columns_are_empty_without_a_partner(tmp_path: Path) -> None:
@@ -277,10 +348,11 @@ def test_paired_columns_are_empty_without_a_partner(tmp_path: Path) -> None:
 
 def test_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
     runs, *others = frames(*(write_study(tmp_path, n, full(s)) for n, s in (("baseline", 0.0), ("other", 0.1))))
-    expected = csv_bytes(comparison_table(runs, *others))
+    expected = comparison_tables(runs, *others)
     for seed in range(3):
-        shuffled = comparison_table(*(rows.sample(frac=1, random_state=seed) for rows in (runs, *others)))
-        assert csv_bytes(shuffled) == expected
+        shuffled = comparison_tables(*(rows.sample(frac=1, random_state=seed) for rows in (runs, *others)))
+        for table, again in zip(expected, shuffled, strict=True):
+            pd.testing.assert_frame_equal(again, table)
 
 
 # The file
@@ -295,13 +367,14 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
     assert tuple(cells) == COLUMNS and end == ""
     assert cells["best_score"] == "0.3333333" and cells["median_score"] == "-1e+09" and cells["paired_runs"] == ""
     assert cells["best_score_seed"] == str(seed) and cells["best_score_actor_lr"] == "0.0001"
-    assert all(re.fullmatch(r"\d*", cells[name]) for name in COUNTS)
+    assert (tmp_path / "scaled" / CELLS).read_text().splitlines()[0] == ",".join(CELL_COLUMNS)
 
 
-def test_every_column_is_explained() -> None:
-    section = DOCS.read_text().partition("\n## comparison.csv")[2].partition("\n## ")[0]
+@pytest.mark.parametrize(("file", "columns"), [(TABLE, COLUMNS), (CELLS, CELL_COLUMNS)])
+def test_every_column_is_explained(file: str, columns: tuple[str, ...]) -> None:
+    section = DOCS.read_text().partition(f"\n## {file}")[2].partition("\n## ")[0]
     explained = [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]
-    assert tuple(explained) == COLUMNS
+    assert sorted(explained) == sorted(columns)
 
 
 # The picture
@@ -310,10 +383,10 @@ def test_every_column_is_explained() -> None:
 def test_picture_shows_every_run(tmp_path: Path) -> None:
     runs = full(-0.2, stop=50) | {(42, 1e-4, 1e-4): run(None), (43, 1e-1, 1e-2): run(None)}
     rows, *others = frames(write_study(tmp_path, "baseline", full(0.0)), write_study(tmp_path, "other", runs))
-    table = comparison_table(rows, *others)
+    table, _ = comparison_tables(rows, *others)
     figure = comparison_figure(table, only_finished(rows), "scaled")
     figure.canvas.draw()
-    score, stopping, learning, _ = figure.axes
+    score, _, stopping, learning, _ = figure.axes
     points = [c for c in score.collections if c.get_sizes()[0] == 9]
     crosses = [c for c in score.collections if c.get_sizes()[0] == 14]
     drawn = np.concatenate([np.ma.filled(c.get_offsets(), np.nan) for c in points])
@@ -333,7 +406,7 @@ def test_picture_shows_every_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lowest", "scale"), [(-1.9, "linear"), (-2.1, "symlog"), (-4e5, "symlog")])
 def test_axis_of_the_scores(tmp_path: Path, lowest: float, scale: str) -> None:
     rows, *others = frames(write_study(tmp_path, "baseline", small([[0.3, 0.1, lowest]])))
-    axes = comparison_figure(comparison_table(rows, *others), rows, "scaled").axes[0]
+    axes = comparison_figure(comparison_tables(rows, *others)[0], rows, "scaled").axes[0]
     assert axes.get_xscale() == scale and ("logarithmic" in axes.get_xlabel()) == (scale == "symlog")
     assert axes.get_xlim()[0] < lowest and axes.get_xlim()[1] > 1 and len(axes.get_xticks()) <= 10
 
@@ -357,26 +430,29 @@ def refused(capsys: pytest.CaptureFixture, arguments: Sequence[str], code: int =
 def test_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_study(tmp_path, "baseline", full(0.0))
     write_study(tmp_path, "other", full(-3.0))
+    write_study(tmp_path, "frozen_actors", {(seed, 0.0, c): run(0.2) for seed in (42, 43, 44) for c in RATES})
     main(["--results-dir", str(tmp_path)])
     first = contents(tmp_path / "scaled")
     said = capsys.readouterr()
     assert said.err == "" and "0/48" in said.out and "-3.00" in said.out
     assert max(map(len, said.out.splitlines())) <= 100
     copy = tmp_path / "elsewhere"
-    for name in ("baseline", "other"):
+    for name in ("baseline", "frozen_actors", "other"):
         shutil.copytree(tmp_path / "scaled" / name, copy / "scaled" / name)
     main(["--results-dir", str(copy)])
     again = contents(copy / "scaled")
     assert {path.name: data for path, data in again.items()} == {path.name: data for path, data in first.items()}
-    assert {path.name for path in (tmp_path / "scaled").iterdir()} == {"baseline", "other", TABLE, PICTURE}
+    assert {path.name for path in (tmp_path / "scaled").iterdir()} == {
+        "baseline", "frozen_actors", "other", TABLE, CELLS, PICTURE
+    }  # fmt: skip
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     study = write_study(tmp_path, "baseline", small([[0.3, 0.1, 0.2]] * 2))
     arguments = ["--results-dir", str(tmp_path), "--check"]
-    table, picture = tmp_path / "scaled" / TABLE, tmp_path / "scaled" / PICTURE
+    files = table, cells, picture = [tmp_path / "scaled" / name for name in (TABLE, CELLS, PICTURE)]
     line = refused(capsys, arguments, code=1)
-    assert str(table) in line and str(picture) in line and not table.exists()  # it writes nothing
+    assert all(str(path) in line and not path.exists() for path in files)  # it writes nothing
     main(arguments[:2])
     capsys.readouterr()
     main(arguments)
@@ -384,19 +460,19 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     good = contents(tmp_path)
     for path, data in (
         (table, good[table].replace(b"0.2", b"0.3", 1)), (table, good[table][:-1]),
-        (picture, good[picture][:-20]), (picture, b""),
+        (cells, good[cells].replace(b"0.2", b"0.3", 1)), (picture, good[picture][:-20]), (picture, b""),
     ):  # fmt: skip
         path.write_bytes(data)
         line = refused(capsys, arguments, code=1)
-        assert [str(each) in line for each in (table, picture)] == [path == table, path == picture]
+        assert [str(each) in line for each in files] == [path == each for each in files]
         path.write_bytes(good[path])
     main(arguments)
     # Two scores change places: the table is the same, but a point of the picture has another colour.
-    for scores, differing in (([0.3, 0.2, 0.1], [False, True]), ([0.3, 0.2, 0.4], [True, True])):
+    for scores, differing in (([0.3, 0.2, 0.1], [False, True, True]), ([0.3, 0.2, 0.4], [True] * 3)):
         shutil.rmtree(study)
         write_study(tmp_path, "baseline", small([scores] * 2))
         line = refused(capsys, arguments, code=1)
-        assert [str(each) in line for each in (table, picture)] == differing
+        assert [str(each) in line for each in files] == differing
 
 
 def test_presets_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -444,15 +520,21 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     shutil.copytree(folder, tmp_path / "scaled" / "other.before-20260101-000000-000000")
     (tmp_path / "scaled" / "just_begun").mkdir()
     main(["--results-dir", str(tmp_path)])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: ") and "other" in line and "40 of 48" in line and "8 of the baseline's 48" in line
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "no study" not in line]
+    assert line.startswith("warning: ")
+    for fact in ("other", "40 of 48", "only 40 pairs", "baseline's 48"):
+        assert fact in line
     table = pd.read_csv(tmp_path / "scaled" / TABLE)
     assert table["experiment"].tolist() == ["baseline", "other"] and table["paired_runs"][1] == 40
     assert table["paired_score_difference"][1] == pytest.approx(0.5)
 
 
 def warnings(root: Path) -> list[str]:
-    return Comparison(root / "scaled", find_studies(root)).warnings
+    """All but the line that no frozen actors are there."""
+    lines = Comparison(root / "scaled", find_studies(root)).warnings
+    others = [line for line in lines if "no study frozen_actors" not in line]
+    assert (len(others) < len(lines)) == (not (root / "scaled" / "frozen_actors").exists())
+    return others
 
 
 def test_warnings(tmp_path: Path) -> None:
@@ -466,8 +548,9 @@ def test_warnings(tmp_path: Path) -> None:
     write_study(tmp_path, "baseline", small([[0.1], [0.2], [0.3]]))
     write_study(tmp_path, "more", small([[0.1, 0.2], [0.2, 0.2], [0.3, 0.4]]))
     write_study(tmp_path, "world", small([[0.1], [0.2], [0.3]]), greedy=GREEDY * 1.01)
+    write_study(tmp_path, "frozen_actors", {(seed, 0.0, 1e-2): run(0.1) for seed in (1, 2, 3)})
     more, world = warnings(tmp_path)
-    assert "more" in more and "only 3 pairs" in more and "3 of the 6" in more
+    assert "more" in more and "only 3 pairs" in more and "6 here" in more
     assert "world" in world and "reference policies" in world
 
 
@@ -498,5 +581,5 @@ def test_stopping_only_shows_no_score_and_writes_nothing(tmp_path: Path, capsys:
 
 def test_text_of_a_study_without_numbers(tmp_path: Path) -> None:
     rows, *others = frames(write_study(tmp_path, "baseline", small([[None]])))
-    text = comparison_text(comparison_table(rows, *others), "scaled")
+    text = comparison_text(comparison_tables(rows, *others)[0], "scaled")
     assert "–" in text and "nan" not in text.lower() and "NA" not in text

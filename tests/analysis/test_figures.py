@@ -39,7 +39,7 @@ def three_seeds(root: Path) -> Study:
 
 def test_heatmap_says_range_and_misses(tmp_path: Path) -> None:
     texts = heatmap_texts(three_seeds(tmp_path))
-    assert texts == ["never", "2 of 3 never\n(240)", "188\n(161–232)", "210\n(188–232)\n1 of 3 diverged"]
+    assert texts == ["never", "2/3 never\n(240)", "188\n(161–232)", "210\n(188–232)\n1/3 diverged"]
 
 
 def test_heatmap_of_one_seed(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_all_gradients_zero_or_not_finite(tmp_path: Path) -> None:
 
 def test_colour_belongs_to_the_learning_rate() -> None:
     colours = [figures.actor_colour(rate) for rate in (1e-5, 1e-4, 3e-4, *GRID[1:], 1.0)]
-    assert len(set(colours)) == len(colours)
+    assert len(set(colours)) == len(colours) and figures.actor_colour(0.0) == (0, 0, 0)  # frozen actors
     assert colours[1] == pytest.approx((0, 0x72 / 255, 0xB2 / 255))
 
 
@@ -118,11 +118,10 @@ def test_failed_figure_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mon
     study = load_study(write_study(tmp_path, episodes=20))
     old = figures.save_study_figures(study)[0].read_bytes()
 
-    def fail(self: Figure, path: Path, **_: object) -> None:
-        Path(path).write_bytes(b"half a picture")
+    def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr("common.recording.store.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         figures.save_study_figures(study)
     assert (study.folder / "stopping_heatmap.png").read_bytes() == old
@@ -134,7 +133,7 @@ def test_summary_of_three_seeds(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 100
     rows = {line.split()[0]: line for line in reversed(text.splitlines()) if line.startswith("  1e")}
     assert "never" in rows["1e-3"] and "2/3 never" in rows["1e-3"]
-    assert "188 (161–232)" in rows["1e-1"] and "210, 1/3 diverged" in rows["1e-1"]
+    assert "188 (161–232)" in rows["1e-1"] and "210 (188–232) 1/3 diverged" in rows["1e-1"]
     assert all(fact in text for fact in ("12 runs", "4 learning-rate pairs", "42 43 44", "1/3 none", "400"))
     (diverged,) = [line for line in text.splitlines() if line.startswith("Diverged")]
     assert "1 of 12" in diverged and "131" in diverged
