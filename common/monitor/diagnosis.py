@@ -35,8 +35,8 @@ CRITIC_AGREES = 0.75  # bang-bang share from which on a policy without slope is 
 FLAT = 1e-8  # |∂Q/∂a| below Adam's eps: what comes through moves no weight
 FLAT_SHARE = 1e-4  # of the median |∂Q/∂a| of the whole history: the critic had an opinion and lost it
 MOSTLY = 0.5  # bang-bang share from which on a policy with slope counts as bang-bang
-LARGE_Z = 2.0  # median |z| from which on growth is an explosion: tanh' is 0.07 there
-GROWTH = 1.5  # of the median |z| over the last RECENT measured updates
+LARGE_Z = 4.0  # median |z| from which on growth is an explosion: half of the outputs have 1 − tanh² < 0.0014
+GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _make_frozen(history: History) -> Diagnosis:
         "frozen",
         f"The actor's weights do not move any more, {cause}{_where_it_ends(history) if dead else ''}.",
         _evidence(history, "actor_step_norm", "actor_gradient_norm", "tanh_derivative", "dq_da_abs_mean"),
-        _advice_without_gradient(history) if dead else ("look at the actor's learning rate: is it 0 or far too small?",),
+        _advice_without_gradient(history) if dead else ("look at the actor's learning rate: is it 0, or too small?",),
     )
 
 
@@ -183,11 +183,11 @@ def _make_stuck_tanh(history: History) -> Diagnosis:
     elif _flat(history):
         critic = "and the critic is flat there as well"
     else:
-        critic = f"and the critic wants {stuck:.0%} of them back ({agrees:.0%} it wants there)"
+        critic = f"the critic wants {stuck:.0%} back and {agrees:.0%} there"
     ratio = _recent(history, "saturation_ratio")
     return Diagnosis(
         "stuck_tanh",
-        f"The actor is stuck at its bounds: {ratio:.0%} of its outputs are saturated, tanh has no slope left, {critic}.",
+        f"The actor is stuck at its bounds: {ratio:.0%} of its outputs are saturated, no slope is left, {critic}.",
         _evidence(history, "tanh_derivative", "zero_derivative_share", "stuck_share", "dq_da_abs_mean"),
         _STUCK,
     )
@@ -202,20 +202,21 @@ def _make_flat_critic(history: History) -> Diagnosis:
     )
 
 
+def _finite(history: History) -> bool:
+    return all(math.isfinite(history[-1][name]) for name in ("actor_step_norm", "actor_gradient_norm"))
+
+
 def _exploding(history: History) -> bool:
-    last = history[-1]
-    if not all(math.isfinite(last[name]) for name in ("actor_step_norm", "actor_gradient_norm")):
-        return True
-    values = [row["z_abs_median"] for row in history[-RECENT:] if not math.isnan(row["z_abs_median"])]
-    return bool(values) and values[-1] > LARGE_Z and values[-1] > GROWTH * values[0]
+    z = [row["z_abs_median"] for row in history[-RECENT:]]
+    return not _finite(history) or (z[-1] > LARGE_Z and z[-1] >= GROWTH * z[0])
 
 
 def _make_exploding(history: History) -> Diagnosis:
-    z = [row["z_abs_median"] for row in history[-RECENT:]]
+    z = [_number(row["z_abs_median"]) for row in history[-RECENT:]]
+    grown = f"its pre-activations grow on (median |z| from {z[0]} to {z[-1]} in the last {len(z)} measured updates)"
     return Diagnosis(
         "exploding",
-        f"The actor's pre-activations grow on (median |z| from {_number(z[0])} to {_number(z[-1])} in the last {len(z)} "
-        "measured updates): its tanh will have no slope left soon.",
+        f"The actor explodes: {grown if _finite(history) else 'its gradients or weights are not finite any more'}.",
         _evidence(history, "z_abs_median", "z_abs_max", "z_step_rms", "tanh_derivative"),
         (LIMIT, NORMALISE, SLOWER),
     )
@@ -238,7 +239,7 @@ def _make_bang_bang(history: History) -> Diagnosis:
 def _healthy(history: History) -> Diagnosis:
     return Diagnosis(
         "healthy",
-        f"The actor learns: its tanh has slope (mean {_number(_recent(history, 'tanh_derivative'))}), its weights move.",
+        f"The actor learns: its tanh has slope ({_number(_recent(history, 'tanh_derivative'))}) and its weights move.",
         _evidence(history, "tanh_derivative", "saturation_ratio", "dq_da_abs_mean", "actor_step_norm"),
         (),
     )
