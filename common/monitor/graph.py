@@ -94,6 +94,11 @@ class Call:
     random: "RandomState"
     outputs: list[Tensor] = field(default_factory=list)
 
+    def made(self) -> dict[Edge, int]:
+        """The places of the outputs that carry a gradient; a TensorDict returns its inputs, too, which are left out."""
+        given = {edge(t) for t in tensors_in((self.args, self.kwargs))}
+        return {edge(t): i for i, t in enumerate(self.outputs) if t.grad_fn is not None and edge(t) not in given}
+
 
 class Recorder:
     """Records the outermost calls of a network and of its parts (some code bypasses `forward`) while it is started.
@@ -141,7 +146,7 @@ class Recorder:
         call = self._open.pop()[1]
         if call is not None:
             call.outputs = tensors_in(output)
-            if any(t.grad_fn is not None for t in call.outputs):
+            if call.made():
                 self._called(call)
 
 
@@ -233,7 +238,7 @@ class Replay:
         self.head: Tensor | None = None
         self._made: dict[int, list[Tensor]] = {}
         self._earlier = earlier
-        self._ours = {edge(t): (c, i) for c in earlier for i, t in enumerate(c.outputs) if t.grad_fn is not None}
+        self._ours = {made: (c, place) for c in earlier for made, place in c.made().items()}
         with ExitStack() as stack:
             mode = stack.enter_context(TanhCalls())
             if head is not None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from . import definitions
-from .graph import KEPT_CALLS, Call, Edge, Replay, edge, is_compiled, nearest_tanhs, run_again, tensors_in
+from .graph import KEPT_CALLS, Call, Edge, Replay, is_compiled, nearest_tanhs, run_again, tensors_in
 
 
 class MonitorError(ValueError):
@@ -70,6 +70,7 @@ class Actor:
         self.seen: Seen | None = None
         self.measured: dict[str, Tensor] | None = None
         self._bounded: Bounded | None = None
+        self._call: Call | None = None  # that `_bounded` was found in
 
     def called(self, call: Call) -> None:
         """Keep a call of the network, or of a part of it, that carries a gradient."""
@@ -77,7 +78,7 @@ class Actor:
 
     def outputs(self) -> dict[Edge, tuple[Call, int]]:
         """What the recorded calls returned, by its place in the graph."""
-        return {edge(t): (c, i) for c in self.calls for i, t in enumerate(c.outputs) if t.grad_fn is not None}
+        return {made: (call, place) for call in self.calls for made, place in call.made().items()}
 
     def criticised(self, critic: int, critic_call: Call, whole: bool, here: Edge, tanh: Node | None) -> None:
         """Take ∂Q/∂a where a critic's call depends on this actor, by its output `here`.
@@ -92,11 +93,11 @@ class Actor:
         outputs = critic_call.outputs
         if is_compiled(critic_call.module):  # compiled code lets nobody go backward twice
             outputs = tensors_in(run_again(critic_call, critic_call.args, critic_call.kwargs))
+        outputs = [outputs[i] for i in critic_call.made().values()]
         batches = {output.shape[0], output.numel() // output.shape[-1]}
-        q = next((t for t in outputs if t.grad_fn is not None and t.numel() in batches), None)
+        q = next((t for t in outputs if t.numel() in batches), None)
         if q is None and whole:  # several numbers per sample, such as quantiles: their mean
-            q = next(t for t in outputs if t.grad_fn is not None)
-            q = q * (output.shape[0] / q.numel())
+            q = outputs[0] * (output.shape[0] / outputs[0].numel())
         if q is None:
             return
         target = GradientEdge(*(here if tanh is None else (tanh, 0)))
@@ -188,11 +189,7 @@ class Side:
         """Those of the optimiser's parameters that belong to this side; none where the side has other optimisers."""
         if self.given and optimizer not in self.given:
             return []
-        held = [p for group in optimizer.param_groups for p in group["params"]]
-        # TorchRL's loss modules hold networks without weights (on the meta device) and swap them in for each pass.
-        if self.given and self.parameters and all(p.is_meta for p in self.parameters):
-            return held
-        return [p for p in held if p in self.parameters]
+        return [p for group in optimizer.param_groups for p in group["params"] if p in self.parameters]
 
     def before_step(self, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
         """Take the gradients that the optimiser sees and keep the weights."""

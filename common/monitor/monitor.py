@@ -127,7 +127,7 @@ class SaturationMonitor:
         return report(self.history)
 
     def _check(self) -> None:
-        steps = [p for optimizer in self._actor_side.given for p in self._actor_side.of(optimizer)]
+        stepped = {p for optimizer in self._actor_side.given for p in self._actor_side.of(optimizer)}
         for actor in self._actors:
             if any(getattr(part, "_compiled_call_impl", None) for part in actor.network.modules()):
                 raise MonitorError(
@@ -136,8 +136,7 @@ class SaturationMonitor:
                 )
             if actor.head is not None and actor.head not in set(eager(actor.network).modules()):
                 raise MonitorError("head is no part of the actor: give head= a module inside it")
-            own = [p for p in steps if p in actor.parameters] if len(self._actors) > 1 else steps
-            if self._actor_side.given and not own:
+            if self._actor_side.given and not actor.parameters & stepped:
                 raise MonitorError(
                     "actor_optimizer holds none of the actor's parameters: give actor_optimizer= the one made from "
                     "actor.parameters(), or leave it out"
@@ -186,7 +185,7 @@ class SaturationMonitor:
                 found.setdefault(actor, watched)
         if not found:
             return
-        self._reached.update({edge(t): found for t in call.outputs if t.grad_fn is not None})
+        self._reached.update(dict.fromkeys(call.made(), found))
         with self._unrecorded():
             for actor, (here, tanh) in found.items():
                 actor.criticised(place, call, call.module is self._critics[place], here, tanh)

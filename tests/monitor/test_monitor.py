@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import csv
+import gc
 import io
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +32,7 @@ def watch(loop: Loop, **options: object) -> SaturationMonitor:
     )
 
 
-def seeded(make: Callable[[], Loop], seed: int = 0) -> Loop:
+def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return make()
 
@@ -234,18 +237,35 @@ def test_two_monitors_measure_the_same() -> None:
 
 
 def test_copies_made_meanwhile_are_not_measured() -> None:
-    loop = seeded(ddpg)
-    with watch(loop) as monitor:
-        loop.run(1)
-        copied, saved = copy.deepcopy(loop.actor), io.BytesIO()
-        torch.save(loop.actor, saved)
+    actor = seeded(FunctionalActor)
+    optimizer = torch.optim.Adam(actor.parameters())
+    with SaturationMonitor(actor, every=1) as monitor:
+        copied, saved = copy.deepcopy(actor), io.BytesIO()
+        torch.save(actor, saved)
         saved.seek(0)
         loaded = torch.load(saved, weights_only=False)
         obs = torch.randn(4, 5)
+        loss = actor(obs).mean()
         for other in (copied, loaded):
-            (-loop.critic(obs, other(100 * obs)).mean()).backward()
-        loop.run(1)
-    assert monitor.scalars()["z_abs_max"] == pytest.approx(float(loop.expected[-1].z.abs().max()), rel=1e-5)
+            other(100 * obs)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert monitor.scalars()["z_abs_max"] == pytest.approx(float(copied.z(obs).abs().max()), rel=1e-5)
+
+
+def test_no_batch_is_kept_after_a_measured_update() -> None:
+    loop = seeded(ddpg)
+    batches: list[weakref.ref] = []
+    handle = loop.actor.register_forward_pre_hook(lambda _, args: batches.append(weakref.ref(args[0])))
+    with watch(loop, every=5):
+        loop.run(2)
+        gc.collect()
+        assert not any(ref() is not None for ref in batches)
+        loop.run(4)  # in the middle of the next measured update
+    handle.remove()
+    gc.collect()
+    assert not any(ref() is not None for ref in batches)
 
 
 def test_a_resumed_training_is_measured_alike() -> None:
