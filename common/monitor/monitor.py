@@ -238,7 +238,10 @@ class SaturationMonitor:
     def _no_critic(self) -> str:
         looked_for = "the actor's action, with its gradient, at the critic's input before the actor's optimiser stepped"
         if not self._critic_calls:
-            return f"looked for {looked_for}, but the critic was not called: give critic= the one in the actor's loss"
+            return (
+                f"looked for {looked_for}, but the critic was not called (calls inside vmap are not seen): give critic= "
+                "the one in the actor's loss"
+            )
         return (
             f"looked for {looked_for}: the critic was called {self._critic_calls} times without it; is the action "
             "detached, or actor= or critic= another network than the loss uses?"
