@@ -239,8 +239,8 @@ class SaturationMonitor:
         looked_for = "the actor's action, with its gradient, at the critic's input before the actor's optimiser stepped"
         if not self._critic_calls:
             return (
-                f"looked for {looked_for}, but the critic was not called (calls inside vmap are not seen): give critic= "
-                "the one in the actor's loss"
+                f"looked for {looked_for}, but the critic was not called (calls inside vmap are not seen): give "
+                "critic= the one in the actor's loss"
             )
         return (
             f"looked for {looked_for}: the critic was called {self._critic_calls} times without it; is the action "
