@@ -36,7 +36,7 @@ class Bounded:
     tanhs: list[int]  # places in the pass of the tanh that z enters; empty: z is the head's or the call's output
 
     def scalars(self) -> dict[str, Tensor]:
-        a, z, q = (t if t is None else t.detach().reshape(-1, t.shape[-1]) for t in (self.actions, self.z, self.dq_da))
+        a, z, q = (t if t is None else _batched(t.detach()) for t in (self.actions, self.z, self.dq_da))
         sloped = a if self.clipped is False else a.masked_fill(self.clipped.reshape(a.shape), 1.0)
         found = {
             "saturation_ratio": definitions.saturation_ratio(a),
@@ -86,8 +86,9 @@ class Actor:
         whole: the call is that of the whole critic, so its output is Q; else Q is an output with one value per sample.
         The first critic of the list counts; a later pass of the actor replaces an earlier one.
         """
-        call, place = self.outputs()[here]
-        if self.seen is not None and (self.seen.call, self.seen.output) == (call, place) and self.seen.critic <= critic:
+        call, place = self.outputs().get(here, (None, 0))
+        known = self.seen is not None and (self.seen.call, self.seen.output) == (call, place)
+        if call is None or (known and self.seen.critic <= critic):  # None: so many calls ago that it was not kept
             return
         output = call.outputs[place]
         outputs = critic_call.outputs
@@ -210,6 +211,11 @@ class Side:
         """Drop what the last measured update left."""
         for kept in (self.before, self.gradients, self.steps):
             kept.clear()
+
+
+def _batched(values: Tensor) -> Tensor:
+    """(batch, outputs), also of (batch,) or (time, batch, outputs)."""
+    return values.reshape(-1, values.shape[-1] if values.dim() > 1 else 1)
 
 
 def norm(tensors: list[Tensor]) -> Tensor:

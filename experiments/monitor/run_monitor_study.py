@@ -70,7 +70,7 @@ DIAGNOSED = ("saturation_ratio", "stuck_share", "bang_bang_share", "tanh_derivat
 COLUMNS = (
     *KEY, "steps", "return_untrained", "return_mean", "return_sd", "actor_updates", "verdict_middle", "verdict_end",
     *(f"{name}_{when}" for when in ("middle", "end") for name in DIAGNOSED),
-    "dead_actor_units", "action_sd", "train_seconds", "stable_baselines3", "gymnasium", "torch",
+    "dead_actor_units", "action_sd", "entropy_coefficient", "train_seconds", "stable_baselines3", "gymnasium", "torch",
 )  # fmt: skip
 
 
@@ -157,6 +157,7 @@ def run(job: Job) -> dict[str, Any]:
         },
         "dead_actor_units": dead,
         "action_sd": action_sd,
+        "entropy_coefficient": model.log_ent_coef.exp().item() if job.algorithm == "SAC" else "",
         "train_seconds": round(seconds, 1),
         "stable_baselines3": stable_baselines3.__version__,
         "gymnasium": gymnasium.__version__,

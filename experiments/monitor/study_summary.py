@@ -43,6 +43,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             "verdict_end": cell["verdict_end"].mode().iloc[0],
             "dead_actor_units_median": cell["dead_actor_units"].median(),
             "action_sd_median": cell["action_sd"].median(),
+            "entropy_coefficient_median": cell["entropy_coefficient"].median(),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
