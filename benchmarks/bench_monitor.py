@@ -29,8 +29,9 @@ COLUMNS = ("turn", "plain_cpu_seconds", "monitor_cpu_seconds", "cpu_ratio", "pla
            "load_average")  # fmt: skip
 
 
-def timed(model: TD3, steps: int, callback: SaturationCallback | None) -> tuple[float, float]:
-    """Processor and wall seconds of so many training steps."""
+def timed(model: TD3, steps: int, callback: SaturationCallback | None, seed: int) -> tuple[float, float]:
+    """Processor and wall seconds of so many training steps, from random numbers that both models share."""
+    model.set_random_seed(seed)
     wall, processor = time.perf_counter(), time.process_time()
     model.learn(steps, callback=callback, reset_num_timesteps=False)
     return time.process_time() - processor, time.perf_counter() - wall
@@ -38,8 +39,8 @@ def timed(model: TD3, steps: int, callback: SaturationCallback | None) -> tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=20, help="of each of the two (default: 20)")
-    parser.add_argument("--steps", type=int, default=400, help="environment steps per turn (default: 400)")
+    parser.add_argument("--turns", type=int, default=60, help="of each of the two (default: 60)")
+    parser.add_argument("--steps", type=int, default=200, help="environment steps per turn (default: 200)")
     parser.add_argument("--every", type=int, default=50, help="measures one actor update in so many (default: 50)")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "monitor.csv")
     options = parser.parse_args()
@@ -49,11 +50,11 @@ def main() -> None:
     models = {name: TD3("MlpPolicy", "Pendulum-v1", seed=0, device="cpu") for name in ("plain", "monitor")}
     callbacks = {"plain": None, "monitor": SaturationCallback(options.every)}
     for name, model in models.items():  # collect what learning starts from, load what is loaded late
-        timed(model, 100 + options.steps, callbacks[name])
+        timed(model, 100 + options.steps, callbacks[name], seed=0)
     rows = []
     for turn in range(options.turns):
         order = sorted(models, reverse=turn % 2 == 0)
-        taken = {name: timed(models[name], options.steps, callbacks[name]) for name in order}
+        taken = {name: timed(models[name], options.steps, callbacks[name], seed=1 + turn) for name in order}
         (plain_cpu, plain), (monitor_cpu, monitor) = taken["plain"], taken["monitor"]
         values = (plain_cpu, monitor_cpu, monitor_cpu / plain_cpu, plain, monitor, monitor / plain, os.getloadavg()[0])
         rows.append(dict(zip(COLUMNS, (turn, *(round(value, 4) for value in values)), strict=True)))
@@ -66,8 +67,11 @@ def main() -> None:
     for name, label in (("cpu_ratio", "processor time"), ("ratio", "wall time")):
         ratios = sorted(row[name] for row in rows)
         low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-        median = statistics.median(ratios)
-        print(f"{label} with the monitor over without: {median:.3f} (quartiles {low:.3f}, {high:.3f})")
+        both = [sum(row[f"{kind}_{name.replace('ratio', 'seconds')}"] for row in rows) for kind in ("monitor", "plain")]
+        print(
+            f"{label} with the monitor over without: {both[0] / both[1]:.3f} in all, {statistics.median(ratios):.3f} "
+            f"in the median turn (quartiles {low:.3f}, {high:.3f})"
+        )
     measured = len(callbacks["monitor"].monitor.history)
     print(f"{measured} measured updates; weights {'have the same bits' if same else 'DIFFER'}; wrote {options.output}")
 

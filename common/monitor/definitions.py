@@ -8,6 +8,8 @@ others are averaged (or the median or maximum is taken over them): a stack of ru
 `actions` are a = tanh z in [−1, 1] and without noise, `dq_da` is ∂Q/∂a at these actions, `z` the pre-activations.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,17 @@ def step_factor(step_norm: Tensor, weight_norm: Tensor, count: int, relative: fl
     """
     longest = relative * weight_norm.clamp(min=SMALLEST_RMS * count**0.5)
     return (longest / step_norm).clamp(max=1.0)
+
+
+def l2_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all tensors together, 0 only where every value is 0; some may be sparse or of half precision."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    dense = [t if t.dtype.itemsize >= 4 else t.float() for t in dense if t.numel()]
+    if not dense:
+        return torch.zeros(())
+    norms = wide(torch.stack(torch._foreach_norm(dense))).square().sum().sqrt()
+    largest = wide(torch.stack(torch._foreach_norm(dense, float("inf")))).amax()
+    return torch.maximum(norms, largest)  # the squares of values below 1e-19 are 0 in float32
 
 
 def _mean(values: Tensor, dim: int) -> Tensor:

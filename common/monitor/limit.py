@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .definitions import step_factor
+from .definitions import l2_norm, step_factor
 
 
 def limit_steps(
@@ -66,7 +66,7 @@ class StepLimit:
         for tensors in layers.values():
             before = [self._before[weights] for weights in tensors]
             step, count = torch._foreach_sub(tensors, before), sum(w.numel() for w in tensors)
-            factor = step_factor(_norm(step), _norm(before), count, self.relative)
+            factor = step_factor(l2_norm(step), l2_norm(before), count, self.relative)
             for weights, start in zip(tensors, before, strict=True):
                 weights.copy_(torch.lerp(start, weights, factor.to(weights.dtype)))  # a factor of 1 keeps every bit
 
@@ -74,9 +74,3 @@ class StepLimit:
 def _layers(modules: nn.Module | Iterable[nn.Module] | None) -> dict[Tensor, nn.Module]:
     roots = [] if modules is None else [modules] if isinstance(modules, nn.Module) else list(modules)
     return {p: layer for root in roots for layer in root.modules() for p in layer.parameters(recurse=False)}
-
-
-def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    """L2 norm of all tensors together, in float32 or wider."""
-    norms = torch._foreach_norm([t if t.dtype.itemsize >= 4 else t.float() for t in tensors])
-    return torch.linalg.vector_norm(torch.stack(norms))

@@ -160,6 +160,7 @@ class Actor:
             return Bounded(replay.head, torch.cat(results, -1), False, slopes, [])
         return Bounded(torch.cat(given, -1), torch.cat(results, -1), False, slopes, found)
 
+    @torch.no_grad()
     def after_step(self) -> None:
         """Find out how far the step moved z, and put all scalars together."""
         if self._bounded is None:
@@ -192,15 +193,17 @@ class Side:
             return []
         return [p for group in optimizer.param_groups for p in group["params"] if p in self.parameters]
 
+    @torch.no_grad()
     def before_step(self, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
         """Take the gradients that the optimiser sees and keep the weights."""
-        self.gradients[optimizer] = norm([w.grad for w in weights if w.grad is not None])
+        self.gradients[optimizer] = definitions.l2_norm([w.grad for w in weights if w.grad is not None])
         self.before[optimizer] = {w: w.detach().clone() for w in weights}
 
+    @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Take how far the optimiser moved the weights."""
         before = self.before.pop(optimizer)
-        self.steps[optimizer] = norm([definitions.wide(w) - definitions.wide(old) for w, old in before.items()])
+        self.steps[optimizer] = definitions.l2_norm(torch._foreach_sub([*before], [*before.values()]))
 
     def scalars(self) -> dict[str, Tensor]:
         """Norms, root mean square over the optimisers."""
@@ -216,12 +219,6 @@ class Side:
 def _batched(values: Tensor) -> Tensor:
     """(batch, outputs), also of (batch,) or (time, batch, outputs)."""
     return values.reshape(-1, values.shape[-1] if values.dim() > 1 else 1)
-
-
-def norm(tensors: list[Tensor]) -> Tensor:
-    """L2 norm of all tensors together; 0 where there are none."""
-    squares = [definitions.wide(t.coalesce().values() if t.is_sparse else t).square().sum() for t in tensors]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
 
 
 def rms(values: Tensor) -> Tensor:

@@ -196,7 +196,6 @@ class SaturationMonitor:
             self._roles[optimizer] = [(side, weights) for side, weights in held if weights]
         return self._roles[optimizer]
 
-    @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
         for side, weights in self._sides(optimizer):
             if side is self._critic_side:
@@ -247,7 +246,6 @@ class SaturationMonitor:
             "detached, or actor= or critic= another network than the loss uses?"
         )
 
-    @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
         for side, weights in self._sides(optimizer):
             if optimizer not in side.before:

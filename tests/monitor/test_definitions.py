@@ -65,3 +65,12 @@ def test_a_step_is_shortened_to_its_share() -> None:
     steps, norms = torch.tensor([0.5, 0.001, 0.0, 0.5]), torch.tensor([1.0, 1.0, 1.0, 0.0])
     factors = definitions.step_factor(steps, norms, count=100, relative=0.1)
     assert factors.tolist() == pytest.approx([0.2, 1.0, 1.0, 0.1 * 1e-3 * 10 / 0.5])
+
+
+def test_a_norm_is_zero_only_where_everything_is() -> None:
+    assert definitions.l2_norm([torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]) == 5
+    assert definitions.l2_norm([torch.zeros(3)]) == definitions.l2_norm([]) == 0
+    assert definitions.l2_norm([torch.zeros(3), torch.tensor([1e-30])]) > 0  # its square is 0 in float32
+    assert float(definitions.l2_norm([torch.full((100,), 300.0, dtype=torch.float16)])) == pytest.approx(3000)
+    sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([1.0, 2.0]), (3,))
+    assert definitions.l2_norm([sparse]) == 3

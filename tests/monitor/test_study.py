@@ -71,8 +71,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "common" / "monitor", tmp_path / "saturation_monitor")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cells = {cell.id: cell for cell in notebook.cells}
-    assert cells["break"].source.count("STEPS = 6000") == 1
-    cells["break"].source = cells["break"].source.replace("STEPS = 6000", "STEPS = 300")
+    assert cells["break"].source.count("STEPS = 8000") == 1
+    cells["break"].source = cells["break"].source.replace("STEPS = 8000", "STEPS = 300")
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env={**os.environ, "PYTHONPATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / ".ipython")})
     assert any("image/png" in output.get("data", {}) for output in cells["picture"].outputs)
