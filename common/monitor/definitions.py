@@ -8,11 +8,14 @@ others are averaged (or the median or maximum is taken over them): a stack of ru
 `actions` are a = tanh z in [−1, 1] and without noise, `dq_da` is ∂Q/∂a at these actions, `z` the pre-activations.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 SATURATED = 0.9  # |a| above this is saturated: 1 − a² < 0.19
 AT_BOUND = 0.99  # |a| above this is at the bound: 1 − a² < 0.02, where the side that the critic wants matters
+SMALLEST_RMS = 1e-3  # a step limit counts weights as at least this large each, so that those that start at 0 can move
 
 
 def saturation_ratio(actions: Tensor, dim: int = 0) -> Tensor:
@@ -32,7 +35,7 @@ def bang_bang_share(actions: Tensor, dq_da: Tensor, dim: int = 0) -> Tensor:
 
 def tanh_derivative(actions: Tensor, dim: int = 0) -> Tensor:
     """Mean of 1 − a², the slope that is left for the actor's gradient."""
-    return _mean(1.0 - _wide(actions).square(), dim)
+    return _mean(1.0 - wide(actions).square(), dim)
 
 
 def zero_derivative_share(actions: Tensor, dim: int = 0) -> Tensor:
@@ -42,12 +45,12 @@ def zero_derivative_share(actions: Tensor, dim: int = 0) -> Tensor:
 
 def z_abs_median(z: Tensor, dim: int = 0) -> Tensor:
     """Median of |z|, of an even number of values the lower of the two in the middle."""
-    return _wide(z).abs().flatten(dim).median(dim).values
+    return wide(z).abs().flatten(dim).median(dim).values
 
 
 def z_abs_max(z: Tensor, dim: int = 0) -> Tensor:
     """Largest |z|."""
-    return _wide(z).abs().flatten(dim).amax(dim)
+    return wide(z).abs().flatten(dim).amax(dim)
 
 
 def dq_da_abs_mean(dq_da: Tensor, dim: int = 0) -> Tensor:
@@ -60,13 +63,34 @@ def dq_da_sign_coherence(dq_da: Tensor, dim: int = 0) -> Tensor:
 
     1: the critic pushes each output one way whatever the state. 0: as often up as down, or no slope at all.
     """
-    coherence = _wide(dq_da).sign().mean(dim).abs()
+    coherence = wide(dq_da).sign().mean(dim).abs()
     return coherence.flatten(dim).mean(dim) if coherence.dim() > dim else coherence
 
 
+def step_factor(step_norm: Tensor, weight_norm: Tensor, count: int, relative: float) -> Tensor:
+    """Factor that shortens a step of `count` weights to at most `relative` of their norm; 1 where it is short enough.
+
+    `weight_norm` is that before the step; it counts as at least 1e-3·√count. Both norms have the same shape, any.
+    """
+    longest = relative * weight_norm.clamp(min=SMALLEST_RMS * count**0.5)
+    return (longest / step_norm).clamp(max=1.0)
+
+
+def l2_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all tensors together, 0 only where every value is 0; some may be sparse or of half precision."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    dense = [t if t.dtype.itemsize >= 4 else t.float() for t in dense if t.numel()]
+    if not dense:
+        return torch.zeros(())
+    norms = wide(torch.stack(torch._foreach_norm(dense))).square().sum().sqrt()
+    largest = wide(torch.stack(torch._foreach_norm(dense, float("inf")))).amax()
+    return torch.maximum(norms, largest)  # the squares of values below 1e-19 are 0 in float32
+
+
 def _mean(values: Tensor, dim: int) -> Tensor:
-    return _wide(values).flatten(dim).mean(dim)
+    return wide(values).flatten(dim).mean(dim)
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """float64, or float32 where the device has no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

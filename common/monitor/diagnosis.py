@@ -1,0 +1,256 @@
+"""From measured updates to one sentence: what is wrong with an actor, by which numbers, and what to try first.
+
+`diagnose` returns the first verdict of VERDICTS that applies; docs/monitor.md says why the thresholds are as they are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, median
+
+SCALARS = (
+    "saturation_ratio",
+    "stuck_share",
+    "bang_bang_share",
+    "tanh_derivative",
+    "zero_derivative_share",
+    "z_abs_median",
+    "z_abs_max",
+    "dq_da_abs_mean",
+    "dq_da_sign_coherence",
+    "actor_gradient_norm",
+    "actor_step_norm",
+    "critic_gradient_norm",
+    "critic_step_norm",
+    "z_step_rms",
+)
+
+ENOUGH = 3  # measured updates before anything is said
+RECENT = 5  # the last measured updates that the evidence is averaged over
+STILL = 2  # measured updates in a row without any step: frozen
+SHRINKING = 0.95  # the last step of a coast is below this share of its first; a limited or rounded step stays as it is
+NO_SLOPE = 1e-3  # mean 1 − tanh² below this: the typical |z| is above 4.1
+CRITIC_AGREES = 0.75  # bang-bang share from which on a policy without slope is where the critic wants it
+FLAT = 1e-8  # |∂Q/∂a| below Adam's eps: what comes through moves no weight
+FLAT_SHARE = 1e-4  # of the median |∂Q/∂a| of the whole history: the critic had an opinion and lost it
+MOSTLY = 0.5  # bang-bang share from which on a policy with slope counts as bang-bang
+LARGE_Z = 4.0  # median |z| from which on growth is an explosion: half of the outputs have 1 − tanh² < 0.0014
+GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A verdict, one sentence for people, the four numbers that it rests on, and what to try, the first thing first."""
+
+    verdict: str
+    sentence: str
+    evidence: dict[str, float]
+    advice: tuple[str, ...]
+
+
+History = Sequence[dict[str, float]]
+
+NORMALISE = "normalise the observations (VecNormalize, NormalizeObservation or a running mean and variance)"
+LIMIT = "limit the steps: limit_steps(actor_optimizer, 0.001) and limit_steps(critic_optimizer, 0.01)"
+SLOWER = "lower the actor's learning rate by 10"
+AGAIN = "start again from new weights: without slope no gradient brings these back"
+SLOWER_CRITIC = "lower the critic's learning rate by 10"
+
+
+def diagnose(history: History) -> Diagnosis:
+    """Return the first verdict that applies to the measured updates, oldest first, of one training."""
+    for applies, make in VERDICTS:
+        if applies(history):
+            return make(history)
+    return _healthy(history)
+
+
+def report(history: History) -> str:
+    """Verdict, sentence, evidence, advice and the first and latest scalars as lines of text."""
+    found = diagnose(history)
+    lines = [f"{found.verdict}: {found.sentence}"]
+    lines += [f"  {name} {_number(value)}" for name, value in found.evidence.items()]
+    lines += [f"  {place}. {what}" for place, what in enumerate(found.advice, 1)]
+    if history:
+        first, last = history[0], history[-1]
+        lines.append(f"{'update':<24}{first['update']:>12}{last['update']:>12}")
+        lines += [f"{name:<24}{_number(first[name]):>12}{_number(last[name]):>12}" for name in SCALARS]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}"
+
+
+def _recent(history: History, name: str) -> float:
+    """Mean over the last measured updates; NaN where none has it."""
+    values = [row[name] for row in history[-RECENT:] if not math.isnan(row[name])]
+    return fmean(values) if values else math.nan
+
+
+def _evidence(history: History, *names: str) -> dict[str, float]:
+    return {name: _recent(history, name) for name in names}
+
+
+def _not_enough_data(history: History) -> bool:
+    return len(history) < ENOUGH
+
+
+def _make_not_enough_data(history: History) -> Diagnosis:
+    sentence = f"Only {len(history)} of the {ENOUGH} measured updates that a verdict needs were seen."
+    return Diagnosis("not_enough_data", sentence, {"measured_updates": len(history)}, (
+        "train on, or measure more often with a smaller every=",
+    ))  # fmt: skip
+
+
+def _frozen(history: History) -> bool:
+    return all(row["actor_step_norm"] == 0 for row in history[-STILL:])
+
+
+def _make_frozen(history: History) -> Diagnosis:
+    dead = history[-1]["actor_gradient_norm"] == 0
+    cause = "its gradient is exactly 0" if dead else "although its gradient is not 0: the steps are below rounding"
+    return Diagnosis(
+        "frozen",
+        f"The actor's weights do not move any more, {cause}{_where_it_ends(history) if dead else ''}.",
+        _evidence(history, "actor_step_norm", "actor_gradient_norm", "tanh_derivative", "dq_da_abs_mean"),
+        _advice_without_gradient(history) if dead else ("look at the actor's learning rate: is it 0, or too small?",),
+    )
+
+
+def _zero_gradients(history: History) -> list[float]:
+    """Steps of the last measured updates in a row whose gradient is exactly 0."""
+    steps: list[float] = []
+    for row in reversed(history):
+        if row["actor_gradient_norm"] != 0:
+            break
+        steps.insert(0, row["actor_step_norm"])
+    return steps
+
+
+def _coasting(history: History) -> bool:
+    steps = _zero_gradients(history)
+    shrinking = all(after < before for before, after in pairwise(steps))
+    return len(steps) >= 2 and shrinking and steps[-1] < SHRINKING * steps[0]
+
+
+def _make_coasting(history: History) -> Diagnosis:
+    return Diagnosis(
+        "coasting",
+        "The actor's gradient is exactly 0 and its weights only roll on with the optimiser's momentum, until they "
+        f"freeze{_where_it_ends(history)}.",
+        _evidence(history, "actor_gradient_norm", "actor_step_norm", "tanh_derivative", "dq_da_abs_mean"),
+        _advice_without_gradient(history),
+    )
+
+
+def _flat(history: History) -> bool:
+    slope = _recent(history, "dq_da_abs_mean")
+    known = [row["dq_da_abs_mean"] for row in history if not math.isnan(row["dq_da_abs_mean"])]
+    return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * median(known))
+
+
+def _without_slope(history: History) -> bool:
+    return _recent(history, "tanh_derivative") < NO_SLOPE
+
+
+def _where_it_ends(history: History) -> str:
+    """Where a gradient of 0 is lost."""
+    if _without_slope(history):
+        flat = ", and the critic is flat there, too" if _flat(history) else ""
+        return f": its tanh outputs have no slope left{flat}"
+    return ": the critic is flat at its actions" if _flat(history) else ""
+
+
+def _advice_without_gradient(history: History) -> tuple[str, ...]:
+    return _STUCK if _without_slope(history) or not _flat(history) else _FLAT
+
+
+_STUCK = (AGAIN + ", and", LIMIT, NORMALISE, SLOWER)
+_FLAT = (SLOWER_CRITIC, "limit the critic's steps: limit_steps(critic_optimizer, 0.01)", NORMALISE,
+         "look at the reward: is it the same whatever the actor does?")  # fmt: skip
+
+
+def _stuck_tanh(history: History) -> bool:
+    return _without_slope(history) and not _recent(history, "bang_bang_share") >= CRITIC_AGREES
+
+
+def _make_stuck_tanh(history: History) -> Diagnosis:
+    stuck, agrees = _recent(history, "stuck_share"), _recent(history, "bang_bang_share")
+    if math.isnan(stuck):
+        critic = "whether the critic wants them back is not known without critic="
+    elif _flat(history):
+        critic = "and the critic is flat there as well"
+    else:
+        critic = f"the critic wants {stuck:.0%} back and {agrees:.0%} there"
+    ratio = _recent(history, "saturation_ratio")
+    return Diagnosis(
+        "stuck_tanh",
+        f"The actor is stuck at its bounds: {ratio:.0%} of its outputs are saturated, no slope is left, {critic}.",
+        _evidence(history, "tanh_derivative", "zero_derivative_share", "stuck_share", "dq_da_abs_mean"),
+        _STUCK,
+    )
+
+
+def _make_flat_critic(history: History) -> Diagnosis:
+    return Diagnosis(
+        "flat_critic",
+        "The critic is flat at the actor's actions: the tanh has slope, but no gradient arrives at it.",
+        _evidence(history, "dq_da_abs_mean", "tanh_derivative", "critic_gradient_norm", "critic_step_norm"),
+        _FLAT,
+    )
+
+
+def _finite(history: History) -> bool:
+    return all(math.isfinite(history[-1][name]) for name in ("actor_step_norm", "actor_gradient_norm"))
+
+
+def _exploding(history: History) -> bool:
+    z = [row["z_abs_median"] for row in history[-RECENT:]]
+    return not _finite(history) or (z[-1] > LARGE_Z and z[-1] >= GROWTH * z[0])
+
+
+def _make_exploding(history: History) -> Diagnosis:
+    z = [_number(row["z_abs_median"]) for row in history[-RECENT:]]
+    grown = f"its pre-activations grow on (median |z| from {z[0]} to {z[-1]} in the last {len(z)} measured updates)"
+    return Diagnosis(
+        "exploding",
+        f"The actor explodes: {grown if _finite(history) else 'its gradients or weights are not finite any more'}.",
+        _evidence(history, "z_abs_median", "z_abs_max", "z_step_rms", "tanh_derivative"),
+        (LIMIT, NORMALISE, SLOWER),
+    )
+
+
+def _bang_bang(history: History) -> bool:
+    return _recent(history, "bang_bang_share") >= MOSTLY
+
+
+def _make_bang_bang(history: History) -> Diagnosis:
+    return Diagnosis(
+        "bang_bang",
+        f"The actor is at its bounds and the critic agrees ({_recent(history, 'bang_bang_share'):.0%} of the outputs): "
+        "this may be right.",
+        _evidence(history, "saturation_ratio", "bang_bang_share", "stuck_share", "tanh_derivative"),
+        ("compare the return with that of the best constant action, before you change anything",),
+    )
+
+
+def _healthy(history: History) -> Diagnosis:
+    return Diagnosis(
+        "healthy",
+        f"The actor learns: its tanh has slope ({_number(_recent(history, 'tanh_derivative'))}) and its weights move.",
+        _evidence(history, "tanh_derivative", "saturation_ratio", "dq_da_abs_mean", "actor_step_norm"),
+        (),
+    )
+
+
+VERDICTS: tuple[tuple[Callable[[History], bool], Callable[[History], Diagnosis]], ...] = (
+    (_not_enough_data, _make_not_enough_data),
+    (_frozen, _make_frozen),
+    (_coasting, _make_coasting),
+    (_stuck_tanh, _make_stuck_tanh),
+    (_flat, _make_flat_critic),
+    (_exploding, _make_exploding),
+    (_bang_bang, _make_bang_bang),
+)

@@ -1,0 +1,76 @@
+"""A limit on how far one optimiser step moves a tensor: Adam's step does not know how large the weights are."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .definitions import l2_norm, step_factor
+
+
+def limit_steps(
+    optimizer: torch.optim.Optimizer, relative: float = 0.001, modules: nn.Module | Iterable[nn.Module] | None = None
+) -> "StepLimit":
+    """Limit every later step of `optimizer`: none moves a tensor by more than `relative` of its norm.
+
+    The norm is that before the step, and at least 1e-3·√(number of weights), so that tensors that start at zero can
+    move. With `modules` (a network, or several) the weight and the bias of one layer count together; other tensors of
+    the optimiser count for themselves. A step that is short enough keeps its bits. The optimiser's moments stay as
+    they are.
+
+    Returns a handle; its `remove()` ends the limit.
+    Raises TypeError where `optimizer` is no torch optimiser, ValueError where `relative` is not above 0.
+    """
+    return StepLimit(optimizer, relative, modules)
+
+
+class StepLimit:
+    """A limit that `limit_steps` has put on an optimiser."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, relative: float, modules: nn.Module | Iterable[nn.Module] | None
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer is a {type(optimizer).__name__}: limit_steps needs a torch.optim.Optimizer")
+        if not relative > 0:
+            raise ValueError(f"relative is {relative}: a share above 0 of the weights' norm is needed, such as 0.001")
+        self.relative = relative
+        self._optimizer = optimizer
+        self._layer_of = _layers(modules)
+        if modules is not None and not any(p in self._layer_of for g in optimizer.param_groups for p in g["params"]):
+            raise ValueError("modules hold none of the optimiser's parameters: give the network that it trains")
+        self._before: dict[Tensor, Tensor] = {}
+        self._handles = [
+            optimizer.register_step_pre_hook(self._keep_weights),
+            optimizer.register_step_post_hook(self._shorten_steps),
+        ]
+
+    def remove(self) -> None:
+        """End the limit; a second call does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._before.clear()
+
+    @torch.no_grad()
+    def _keep_weights(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        if [*map(id, self._before)] != [*map(id, weights)]:  # else the copies of the last step are overwritten
+            self._before = {p: torch.empty_like(p) for p in weights}
+        torch._foreach_copy_([*self._before.values()], weights)
+
+    @torch.no_grad()
+    def _shorten_steps(self, _optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
+        layers: dict[object, list[Tensor]] = {}
+        for weights in self._before:
+            layers.setdefault(self._layer_of.get(weights, weights), []).append(weights)
+        for tensors in layers.values():
+            before = [self._before[weights] for weights in tensors]
+            step, count = torch._foreach_sub(tensors, before), sum(w.numel() for w in tensors)
+            factor = step_factor(l2_norm(step), l2_norm(before), count, self.relative)
+            for weights, start in zip(tensors, before, strict=True):
+                weights.copy_(torch.lerp(start, weights, factor.to(weights.dtype)))  # a factor of 1 keeps every bit
+
+
+def _layers(modules: nn.Module | Iterable[nn.Module] | None) -> dict[Tensor, nn.Module]:
+    roots = [] if modules is None else [modules] if isinstance(modules, nn.Module) else list(modules)
+    return {p: layer for root in roots for layer in root.modules() for p in layer.parameters(recurse=False)}

@@ -1,0 +1,264 @@
+"""The saturation monitor and limit_steps on other people's agents: Stable-Baselines3's DDPG, TD3 and SAC.
+
+    python experiments/monitor/run_monitor_study.py --processes 2
+
+One run per algorithm, task, learning rate, seed and arm; `runs.csv` in the results folder has a row for each that is
+done, and whoever starts the script again goes on with the others. The table and the figure are written at the end, and
+from whatever is there with --summary. Arms differ in one thing each: which optimisers' steps are limited, and whether
+observations are normalised (SB3's VecNormalize), which is tried where observations are not of one size.
+"""
+
+import argparse
+import csv
+import itertools
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+RESULTS = ROOT / "results" / "monitor"
+ALGORITHMS = ("DDPG", "TD3", "SAC")
+RATES = (1e-3, 1e-2, 1e-1)
+LIMITS = {"actor": 0.001, "critic": 0.01, "alpha": 0.01}  # alpha: SAC's entropy coefficient has an optimiser, too
+EVALUATION_EPISODES = 20
+EVALUATION_SEED = 10_000  # far from the training seeds
+HIDDEN = [64, 64]
+MEASURED_SHARE = 50  # one actor update in so many
+
+
+@dataclass(frozen=True)
+class Task:
+    steps: int
+    seeds: int
+    normalise: bool  # whether the arms with normalised observations are run
+    noise: float = 0.0  # sd of Ornstein–Uhlenbeck noise for DDPG and TD3, without which a sparse reward is never seen
+
+
+TASKS = {
+    "Pendulum-v1": Task(10_000, 10, normalise=False),
+    "MountainCarContinuous-v0": Task(10_000, 10, normalise=True, noise=0.5),
+    "HalfCheetah-v5": Task(30_000, 5, normalise=True),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    limited: tuple[str, ...]
+    normalised: bool = False
+
+
+ARMS = {
+    "plain": Arm(()),
+    "limit actor": Arm(("actor",)),
+    "limit critic": Arm(("critic",)),
+    "limit both": Arm(("actor", "critic")),
+    "limit both and alpha": Arm(("actor", "critic", "alpha")),
+    "normalised": Arm((), normalised=True),
+    "normalised, limit both": Arm(("actor", "critic"), normalised=True),
+}
+
+KEY = ("algorithm", "task", "learning_rate", "seed", "arm")
+DIAGNOSED = ("saturation_ratio", "stuck_share", "bang_bang_share", "tanh_derivative", "zero_derivative_share",
+             "z_abs_median", "z_abs_max", "dq_da_abs_mean", "dq_da_sign_coherence")  # fmt: skip
+COLUMNS = (
+    *KEY, "steps", "return_untrained", "return_mean", "return_sd", "actor_updates", "verdict_middle", "verdict_end",
+    *(f"{name}_{when}" for when in ("middle", "end") for name in DIAGNOSED),
+    "dead_actor_units", "action_sd", "entropy_coefficient", "train_seconds", "stable_baselines3", "gymnasium", "torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    algorithm: str
+    task: str
+    learning_rate: float
+    seed: int
+    arm: str
+    steps: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.algorithm, self.task, f"{self.learning_rate:g}", str(self.seed), self.arm)
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All runs, seed by seed, so that what is there after a while is a study with fewer seeds."""
+    most = max(TASKS[task].seeds for task in options.tasks) if options.seeds is None else options.seeds
+    for seed in range(most):
+        for task, algorithm, rate, arm in itertools.product(
+            options.tasks, options.algorithms, options.learning_rates, options.arms
+        ):
+            enough = options.seeds is None and seed >= TASKS[task].seeds
+            pointless = ARMS[arm].normalised and not TASKS[task].normalise
+            impossible = "alpha" in ARMS[arm].limited and algorithm != "SAC"
+            if not (enough or pointless or impossible):
+                yield Job(algorithm, task, rate, seed, arm, options.steps or TASKS[task].steps)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train and evaluate one agent; returns its row."""
+    import gymnasium
+    import stable_baselines3
+    import torch
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    from common.monitor import limit_steps
+    from common.monitor.diagnosis import diagnose
+    from common.monitor.sb3 import SaturationCallback
+
+    torch.set_num_threads(1)
+    task, arm = TASKS[job.task], ARMS[job.arm]
+    training, evaluation = (make_vec_env(job.task, seed=seed) for seed in (job.seed, EVALUATION_SEED))
+    if arm.normalised:
+        training = VecNormalize(training, norm_reward=False)
+        evaluation = VecNormalize(evaluation, training=False, norm_reward=False)
+        evaluation.obs_rms = training.obs_rms  # the same object: the training's statistics
+    own = {}
+    if task.noise and job.algorithm != "SAC":
+        size = training.action_space.shape[0]
+        own["action_noise"] = OrnsteinUhlenbeckActionNoise([0.0] * size, [task.noise] * size)
+    model = getattr(stable_baselines3, job.algorithm)(
+        "MlpPolicy", training, learning_rate=job.learning_rate, seed=job.seed, device="cpu",
+        policy_kwargs={"net_arch": HIDDEN}, **own,
+    )  # fmt: skip
+    for side in arm.limited:
+        optimizer = model.ent_coef_optimizer if side == "alpha" else getattr(model, side).optimizer
+        limit_steps(optimizer, LIMITS[side])
+    untrained, _ = evaluate(model, evaluation)
+    callback, started = SaturationCallback(every=MEASURED_SHARE), time.perf_counter()
+    model.learn(job.steps, callback=callback)
+    seconds = time.perf_counter() - started
+    returns, sd = evaluate(model, evaluation)
+    history = callback.monitor.history
+    middle = history[: (len(history) + 1) // 2]
+    dead, action_sd = outputs(model)
+    return {
+        **dict(zip(KEY, job.key, strict=True)),
+        "steps": job.steps,
+        "return_untrained": untrained,
+        "return_mean": returns,
+        "return_sd": sd,
+        "actor_updates": callback.monitor.updates,
+        "verdict_middle": diagnose(middle).verdict,
+        "verdict_end": diagnose(history).verdict,
+        **{
+            f"{name}_{when}": rows[-1][name] if rows else ""
+            for when, rows in (("middle", middle), ("end", history))
+            for name in DIAGNOSED
+        },
+        "dead_actor_units": dead,
+        "action_sd": action_sd,
+        "entropy_coefficient": model.log_ent_coef.exp().item() if job.algorithm == "SAC" else "",
+        "train_seconds": round(seconds, 1),
+        "stable_baselines3": stable_baselines3.__version__,
+        "gymnasium": gymnasium.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def evaluate(model: Any, env: Any) -> tuple[float, float]:
+    """Mean and sd of the returns of the deterministic policy, the same first states for every run."""
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    env.seed(EVALUATION_SEED)
+    mean, sd = evaluate_policy(model, env, EVALUATION_EPISODES, warn=False)
+    return float(mean), float(sd)
+
+
+def outputs(model: Any) -> tuple[float, float]:
+    """Over states of the replay: share of the actor's last hidden units that are 0 in all of them, and the actions' sd.
+
+    With every unit dead the actor does the same whatever the state, and no slope of the tanh would help.
+    """
+    import torch
+
+    last = [part for part in model.actor.modules() if isinstance(part, torch.nn.ReLU)][-1]
+    seen: list[torch.Tensor] = []
+    handle = last.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    with torch.no_grad():
+        states = model.replay_buffer.sample(256, env=model._vec_normalize_env).observations
+        actions = model.policy._predict(states, deterministic=True)
+    handle.remove()
+    return float((seen[0] <= 0).all(0).float().mean()), float(actions.std(0).mean())
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of `runs.csv`; none where there is no file. Raises SystemExit where its columns are others."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        sys.exit(f"{path} has other columns than this version writes: move it away, or give another --results-dir")
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the file as a whole, so that no interruption leaves half a row."""
+    draft = path.with_suffix(".part")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def options_from(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=tuple(TASKS))
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=RATES, help="of actor and critic alike")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=tuple(ARMS))
+    parser.add_argument("--seeds", type=int, help="seeds from 0 on (default: 10, on MuJoCo 5)")
+    parser.add_argument("--steps", type=int, help="environment steps (default: 10,000, on MuJoCo 30,000)")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time, one core each (default: 1)")
+    parser.add_argument("--results-dir", type=Path, default=RESULTS)
+    parser.add_argument("--summary", action="store_true", help="train nothing; table and figure from what is there")
+    options = parser.parse_args(arguments)
+    for name in ("seeds", "steps", "processes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} is {value}: a whole number from 1 on is needed")
+    if any(not rate > 0 for rate in options.learning_rates):
+        parser.error(f"--learning-rates are {options.learning_rates}: numbers above 0 are needed")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = options_from(arguments)
+    options.results_dir.mkdir(parents=True, exist_ok=True)
+    path = options.results_dir / "runs.csv"
+    rows = read(path)
+    done = {tuple(row[name] for name in (*KEY, "steps")) for row in rows}
+    waiting = [] if options.summary else [job for job in jobs(options) if (*job.key, str(job.steps)) not in done]
+    if waiting:
+        os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before the workers load torch
+        print(f"{len(waiting)} runs to do, {len(rows)} done", flush=True)
+        with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=20) as pool:
+            for row in pool.imap_unordered(run, waiting):
+                rows.append(row)
+                write(path, rows)
+                shown = " ".join(str(row[name]) for name in KEY)
+                print(f"{shown}: return {row['return_mean']:.0f}, {row['verdict_end']}", flush=True)
+    if not rows:
+        sys.exit(f"{path} has no runs yet: leave --summary out")
+    from study_summary import write_summary
+
+    for made in write_summary(path, options.results_dir):
+        print(made)
+
+
+if __name__ == "__main__":
+    main()

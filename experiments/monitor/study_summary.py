@@ -1,0 +1,123 @@
+"""Table and figure of the monitor's study, from its runs.csv."""
+
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from common.analysis.figures import actor_colour
+
+GROUP = ["task", "algorithm", "learning_rate", "arm"]
+LIFTED = {"Pendulum-v1": -300.0, "MountainCarContinuous-v0": 90.0}  # returns that count as solved
+DEAD = ("stuck_tanh", "coasting", "frozen")
+ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", "limit both and alpha", "normalised",
+             "normalised, limit both")  # fmt: skip
+PANEL = (2.4, 1.9)  # inches
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, algorithm, learning rate and arm, over seeds; differences are paired with the plain run's."""
+    runs = runs.assign(arm=pd.Categorical(runs["arm"], [a for a in ARM_ORDER if a in set(runs["arm"])], ordered=True))
+    plain = runs[runs["arm"] == "plain"].set_index(["task", "algorithm", "learning_rate", "seed"])["return_mean"]
+    keys = pd.MultiIndex.from_frame(runs[["task", "algorithm", "learning_rate", "seed"]])
+    runs["gain"] = runs["return_mean"].to_numpy() - plain.reindex(keys).to_numpy()
+    runs["solved"] = runs["return_mean"] > runs["task"].map(LIFTED)
+    rows = []
+    for group, cell in runs.groupby(GROUP, observed=True):
+        returns = cell["return_mean"]
+        rows.append({
+            **dict(zip(GROUP, group, strict=True)),
+            "seeds": len(cell),
+            "return_median": returns.median(),
+            "return_lowest": returns.min(),
+            "return_highest": returns.max(),
+            "untrained_median": cell["return_untrained"].median(),
+            "gain_over_plain_median": cell["gain"].median(),
+            "seeds_better_than_plain": int((cell["gain"] > 0).sum()),
+            "seeds_solved": int(cell["solved"].sum()) if group[0] in LIFTED else "",
+            "without_slope_by_middle": int(cell["verdict_middle"].isin(DEAD).sum()),
+            "without_slope_at_end": int(cell["verdict_end"].isin(DEAD).sum()),
+            "verdict_end": cell["verdict_end"].mode().iloc[0],
+            "dead_actor_units_median": cell["dead_actor_units"].median(),
+            "action_sd_median": cell["action_sd"].median(),
+            "entropy_coefficient_median": cell["entropy_coefficient"].median(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def figure_of(runs: pd.DataFrame) -> Figure:
+    """Returns by arm: a dot per seed, filled where the tanh kept its slope, a bar at the median; colours are rates."""
+    tasks, algorithms = list(dict.fromkeys(runs["task"])), list(dict.fromkeys(runs["algorithm"]))
+    rates = sorted(runs["learning_rate"].unique())
+    figure = Figure((PANEL[0] * len(algorithms) + 0.6, PANEL[1] * len(tasks) + 1.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(tasks), len(algorithms), squeeze=False, sharey="row")
+    for (i, task), (j, algorithm) in product(enumerate(tasks), enumerate(algorithms)):
+        panel = panels[i, j]
+        own = runs[(runs["task"] == task) & (runs["algorithm"] == algorithm)]
+        arms = [arm for arm in ARM_ORDER if arm in set(runs.loc[runs["task"] == task, "arm"])]
+        for place, arm in enumerate(arms):
+            for step, rate in enumerate(rates):
+                cell = own[(own["arm"] == arm) & (own["learning_rate"] == rate)]
+                if cell.empty:
+                    continue
+                x, colour = place + (step - (len(rates) - 1) / 2) * 0.25, actor_colour(rate)
+                dead = cell["verdict_end"].isin(DEAD)
+                for rows, face in ((cell[~dead], colour), (cell[dead], "white")):
+                    panel.scatter([x] * len(rows), rows["return_mean"], s=9, facecolor=face, edgecolor=colour, lw=0.7)
+                median = cell["return_mean"].median()
+                panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
+        if task in LIFTED:
+            panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
+        panel.set_xticks(range(len(arms)), arms, rotation=35, ha="right", rotation_mode="anchor", fontsize=7)
+        panel.tick_params(axis="y", labelsize=7)
+        panel.grid(axis="y", color="0.92", lw=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        if i == 0:
+            panel.set_title(algorithm, fontsize=9)
+        if j == 0:
+            panel.set_ylabel(f"{task}\nreturn per episode", fontsize=8)
+    handles = [Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}") for rate in rates]
+    for face, label in (("0.3", "a seed"), ("white", "… stuck, coasting or frozen")):
+        handles.append(Line2D([], [], color="0.3", marker="o", ms=4, mfc=face, lw=0, label=label))
+    if set(tasks) & set(LIFTED):
+        handles.append(Line2D([], [], color="0.4", lw=0.7, ls=(0, (4, 3)), label="solved"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+    return figure
+
+
+def write_summary(runs_csv: Path, folder: Path) -> list[Path]:
+    """Write summary.csv, summary.md and returns.png beside the runs; returns their paths."""
+    runs = pd.read_csv(runs_csv)
+    table = summary(runs)
+    made = [folder / name for name in ("summary.csv", "summary.md", "returns.png")]
+    table.to_csv(made[0], index=False, float_format="%.4g")
+    made[1].write_text(_markdown(table), encoding="utf-8")
+    figure_of(runs).savefig(made[2], dpi=200, metadata={"Software": None})
+    return made
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [
+        "# limit_steps on Stable-Baselines3's agents",
+        "",
+        "Written by `experiments/monitor/run_monitor_study.py` from `runs.csv`: returns of the deterministic policy "
+        "over 20 episodes, median over seeds (lowest to highest); the gain is paired by seed.",
+        "",
+        "| task | algorithm | learning rate | arm | seeds | return | gain over plain | solved | no slope by the middle "
+        "| … at the end | most frequent verdict at the end | dead hidden units of the actor |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table.itertuples():
+        spread = f"{row.return_median:.0f} ({row.return_lowest:.0f} to {row.return_highest:.0f})"
+        gain = "" if row.arm == "plain" or pd.isna(row.gain_over_plain_median) else f"{row.gain_over_plain_median:+.0f}"
+        lines.append(
+            f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} | {spread} | {gain} "
+            f"| {row.seeds_solved} | {row.without_slope_by_middle} | {row.without_slope_at_end} | `{row.verdict_end}` "
+            f"| {row.dead_actor_units_median:.0%} |"
+        )
+    return "\n".join(lines) + "\n"

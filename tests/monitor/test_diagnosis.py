@@ -1,0 +1,171 @@
+"""Every verdict on constructed histories, just on and just off each threshold."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.monitor.diagnosis import (
+    CRITIC_AGREES,
+    ENOUGH,
+    FLAT,
+    FLAT_SHARE,
+    GROWTH,
+    LARGE_Z,
+    MOSTLY,
+    NO_SLOPE,
+    RECENT,
+    SCALARS,
+    SHRINKING,
+    diagnose,
+    report,
+)
+
+HEALTHY = {
+    "saturation_ratio": 0.4,
+    "stuck_share": 0.05,
+    "bang_bang_share": 0.3,
+    "tanh_derivative": 0.4,
+    "zero_derivative_share": 0.0,
+    "z_abs_median": 1.0,
+    "z_abs_max": 5.0,
+    "dq_da_abs_mean": 1.0,
+    "dq_da_sign_coherence": 0.3,
+    "actor_gradient_norm": 0.1,
+    "actor_step_norm": 0.01,
+    "critic_gradient_norm": 5.0,
+    "critic_step_norm": 0.02,
+    "z_step_rms": 0.05,
+}
+DEAD = {"saturation_ratio": 1.0, "tanh_derivative": 0.0, "zero_derivative_share": 1.0, "z_abs_median": 50.0}
+UNSEEN = {name: math.nan for name in ("stuck_share", "bang_bang_share", "dq_da_abs_mean", "dq_da_sign_coherence")}
+
+
+def history(rows: int = 10, **changed: float | list[float]) -> list[dict[str, float]]:
+    """Healthy rows with some scalars changed: a number in all of them, a list in the last ones."""
+    made = [{"update": 1 + 50 * i, **HEALTHY} for i in range(rows)]
+    for name, values in changed.items():
+        values = values if isinstance(values, list) else [values] * rows
+        for row, value in zip(made[-len(values) :], values, strict=True):
+            row[name] = value
+    return made
+
+
+def verdict(**changed: float | list[float]) -> str:
+    return diagnose(history(**changed)).verdict
+
+
+def test_the_rows_have_the_scalars() -> None:
+    assert set(HEALTHY) == set(SCALARS)
+
+
+def test_healthy() -> None:
+    assert verdict() == "healthy"
+    assert diagnose(history()).advice == ()
+
+
+@pytest.mark.parametrize("rows", range(ENOUGH + 1))
+def test_not_enough_data(rows: int) -> None:
+    assert (diagnose(history(rows)).verdict == "not_enough_data") == (rows < ENOUGH)
+
+
+def test_frozen() -> None:
+    assert verdict(actor_step_norm=[0.0, 0.0]) == "frozen"
+    assert verdict(actor_step_norm=[0.0, 1e-12]) != "frozen"
+    assert verdict(actor_step_norm=[1e-12, 0.0]) != "frozen"  # one update without a step proves nothing
+    assert verdict(**DEAD, actor_step_norm=0.0, actor_gradient_norm=0.0) == "frozen"
+
+
+def test_frozen_without_a_dead_gradient_points_at_the_learning_rate() -> None:
+    moving, dead = (diagnose(history(actor_step_norm=0.0, actor_gradient_norm=norm)) for norm in (0.1, 0.0))
+    assert "rate" in moving.advice[0]
+    assert moving.advice != dead.advice
+
+
+def test_coasting() -> None:
+    dead = [0.0, 0.0, 0.0]
+    assert verdict(actor_gradient_norm=dead, actor_step_norm=[1.0, 0.1, 0.01]) == "coasting"
+    assert verdict(actor_gradient_norm=dead, actor_step_norm=[1.0, 0.1, 0.11]) != "coasting"
+    assert verdict(actor_gradient_norm=[0.0, 1e-30, 0.0], actor_step_norm=[1.0, 0.1, 0.01]) != "coasting"
+    assert verdict(actor_gradient_norm=dead, actor_step_norm=[1.0, 0.99, SHRINKING * 0.999]) == "coasting"
+    assert verdict(actor_gradient_norm=dead, actor_step_norm=[1.0, 0.99, SHRINKING * 1.001]) != "coasting"
+
+
+def test_coasting_comes_before_what_caused_it() -> None:
+    assert verdict(**DEAD, actor_gradient_norm=[0.0, 0.0], actor_step_norm=[0.1, 0.001]) == "coasting"
+
+
+def test_stuck_tanh() -> None:
+    assert verdict(tanh_derivative=NO_SLOPE * 0.99) == "stuck_tanh"
+    assert verdict(tanh_derivative=NO_SLOPE * 1.01) != "stuck_tanh"
+    assert verdict(**DEAD, stuck_share=1.0, bang_bang_share=0.0) == "stuck_tanh"
+
+
+def test_stuck_tanh_unless_the_critic_agrees() -> None:
+    assert verdict(**DEAD, bang_bang_share=CRITIC_AGREES * 0.99) == "stuck_tanh"
+    assert verdict(**DEAD, bang_bang_share=CRITIC_AGREES) == "bang_bang"
+
+
+def test_stuck_tanh_says_what_the_critic_wants() -> None:
+    wanted = diagnose(history(**DEAD, stuck_share=0.9, bang_bang_share=0.1)).sentence
+    flat = diagnose(history(**DEAD, stuck_share=0.0, bang_bang_share=0.0, dq_da_abs_mean=0.0)).sentence
+    unknown = diagnose(history(**DEAD, **UNSEEN)).sentence
+    assert "90%" in wanted
+    assert "flat" in flat
+    assert "flat" not in wanted
+    assert "critic=" in unknown
+
+
+def test_flat_critic() -> None:
+    assert verdict(dq_da_abs_mean=FLAT) == "flat_critic"
+    assert verdict(dq_da_abs_mean=FLAT * 1.01) == "healthy"  # small from the start on: the scale of the rewards
+    assert verdict(dq_da_abs_mean=[FLAT_SHARE * 0.99] * RECENT, rows=20) == "flat_critic"
+    assert verdict(dq_da_abs_mean=[FLAT_SHARE * 1.01] * RECENT, rows=20) == "healthy"
+    assert verdict(**DEAD, bang_bang_share=0.0, dq_da_abs_mean=0.0) == "stuck_tanh"  # the tanh is dead as well
+
+
+def test_exploding() -> None:
+    above, below = LARGE_Z * 1.01, LARGE_Z * 0.99
+    assert verdict(z_abs_median=[above / GROWTH, 2.0, 2.0, 2.0, above]) == "exploding"
+    assert verdict(z_abs_median=[below / GROWTH, 2.0, 2.0, 2.0, below]) == "healthy"
+    assert verdict(z_abs_median=[above / GROWTH * 1.01, 2.0, 2.0, 2.0, above]) == "healthy"
+    assert verdict(z_abs_median=100.0) == "healthy"  # large, but it stays
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_exploded(value: float) -> None:
+    assert verdict(**{name: [value] for name in SCALARS}) == "exploding"
+
+
+def test_bang_bang() -> None:
+    assert verdict(bang_bang_share=MOSTLY) == "bang_bang"
+    assert verdict(bang_bang_share=MOSTLY * 0.99) == "healthy"
+    assert verdict(**DEAD, bang_bang_share=1.0, stuck_share=0.0) == "bang_bang"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"rows": 0},
+        {"actor_step_norm": 0.0, "actor_gradient_norm": 0.0, **DEAD},
+        {"actor_gradient_norm": [0.0, 0.0], "actor_step_norm": [0.1, 0.001]},
+        {**DEAD, "stuck_share": 1.0, "bang_bang_share": 0.0},
+        {"dq_da_abs_mean": 0.0},
+        {"z_abs_median": [1.0, 2.0, 4.0, 8.0, 16.0]},
+        {"bang_bang_share": 0.9},
+        {**UNSEEN, **DEAD},
+        {name: math.nan for name in SCALARS},
+    ],
+)
+def test_one_sentence_numbers_and_advice(changed: dict) -> None:
+    rows = history(**changed)
+    found = diagnose(rows)
+    assert "\n" not in found.sentence
+    assert found.sentence.endswith(".")
+    assert found.verdict in {"not_enough_data", "healthy"} or len(found.evidence) == 4
+    assert found.advice or found.verdict == "healthy"
+    text = report(rows)
+    assert found.sentence in text
+    assert all(what in text for what in found.advice)

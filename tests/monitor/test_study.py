@@ -1,0 +1,79 @@
+"""The monitor's study goes on where it was interrupted, and its notebook runs from top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("stable_baselines3", reason="needs the packages of requirements-monitor.txt")
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "experiments" / "monitor" / "run_monitor_study.py"
+NOTEBOOK = ROOT / "experiments" / "monitor" / "saturation_monitor.ipynb"
+SMALL = ("--algorithms", "TD3", "--tasks", "Pendulum-v1", "--learning-rates", "0.1", "--seeds", "1", "--steps", "150")
+
+
+def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", SCRIPT, *SMALL, "--results-dir", folder, *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "runs.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_goes_on_and_repeats_no_run(tmp_path: Path) -> None:
+    done = study(tmp_path, "--arms", "plain")
+    assert done.returncode == 0, done.stderr
+    first = rows(tmp_path)
+    assert len(first) == 1
+    done = study(tmp_path, "--arms", "plain", "limit both")
+    assert done.returncode == 0, done.stderr
+    both = rows(tmp_path)
+    assert both[0] == first[0]  # its seconds, too: it was not run again
+    assert [row["arm"] for row in both] == ["plain", "limit both"]
+    for name in ("summary.csv", "summary.md", "returns.png"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(("--seeds", "0"), "--seeds"), (("--learning-rates", "0"), "--learning-rates")]
+)
+def test_bad_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
+    done = study(tmp_path / "none", *arguments)
+    assert done.returncode != 0
+    assert named in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("algorithm,task\nTD3,Pendulum-v1\n")
+    done = study(tmp_path)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert len(rows(tmp_path)) == 1
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    if not all(importlib.util.find_spec(name) for name in ("nbclient", "ipykernel", "matplotlib")):
+        pytest.skip("needs nbclient, ipykernel and matplotlib")
+    import nbformat
+    from nbclient import NotebookClient
+
+    shutil.copytree(ROOT / "common" / "monitor", tmp_path / "saturation_monitor")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells}
+    assert cells["break"].source.count("STEPS = 8000") == 1
+    cells["break"].source = cells["break"].source.replace("STEPS = 8000", "STEPS = 300")
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env={**os.environ, "PYTHONPATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / ".ipython")})
+    assert any("image/png" in output.get("data", {}) for output in cells["picture"].outputs)
+    assert "return" in "".join(output.text for output in cells["return"].outputs if output.output_type == "stream")
