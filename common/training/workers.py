@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -35,48 +37,60 @@ def worker_count(threads: int, runs: int, device: torch.device) -> int:
     return max(1, min(threads, runs // LEAST_RUNS_PER_WORKER))
 
 
+@dataclass(frozen=True)
+class Worker:
+    """A forked process and this side of the pipe to it."""
+
+    pid: int
+    parent: int  # the process that forked it
+    connection: Connection
+
+
 class Workers:
     """Runs a method of one object for several arguments at once, in processes that share the object's tensors.
 
-    A worker sees the object as it was at the first call after a `restart`; what it writes to tensors made by
-    `memory.shared_zeros` everybody sees. The object has a `timer`. Workers end with the thread that made that call.
+    A worker sees the object as it was when the worker was forked, at the first call; what it writes to tensors made
+    by `memory.shared_zeros` everybody sees. Other changes of the object need a `restart`. The object has a `timer`.
+    Workers end with the thread that made the first call.
     """
 
     def __init__(self) -> None:
         """None yet: the method runs in this process."""
-        self.count = 1
         self.peak_bytes = 0  # at most so much did the workers add; pages that the parent touched too count twice
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[Worker] = []
+        weakref.finalize(self, _stop, self._workers)
+        self.count = 1
 
     def restart(self, count: int) -> None:
         """Fork anew, `count` workers, at the next call; with one, the method runs in this process."""
-        if self._pool:
-            self._pool.shutdown()
-        self._pool, self.count = None, count
+        _stop(self._workers)
+        self.count = count
 
     def map(self, method: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
-        """`method(*a)` for each of `arguments`, in order.
+        """`method(*a)` for each of `arguments`, at most `count`, in order.
 
         The first exception comes through; ChildProcessError if a worker died.
         """
         if self.count == 1:
             return [method(*own) for own in arguments]
-        owner = method.__self__
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside PyTorch's idle threads
-                if self._pool is None:  # a forked process has what it is given as it is, not pickled
-                    context, given = multiprocessing.get_context("fork"), (owner, os.getpid())
-                    self._pool = ProcessPoolExecutor(self.count, context, _become_worker, given)
-                calls = [self._pool.submit(_work, _packed((method.__name__, own))) for own in arguments]
-            replies = [pickle.loads(call.result()) for call in calls]
-        except BrokenProcessPool:
-            self.restart(self.count)
-            raise ChildProcessError("a worker process was killed (out of memory?)") from None
+            while len(self._workers) < self.count:
+                self._workers.append(_forked(method.__self__, self._workers))
+            busy = self._workers[: len(arguments)]
+            for worker, own in zip(busy, arguments, strict=True):
+                worker.connection.send_bytes(_packed((method.__name__, own)))
+            replies = [pickle.loads(worker.connection.recv_bytes()) for worker in busy]
+        except BaseException as problem:
+            _stop(self._workers)  # answers that nobody read must not be taken for those of a later call
+            if isinstance(problem, EOFError | ConnectionError):
+                raise ChildProcessError("a worker process was killed (out of memory?)") from None
+            raise
+        for problem in (result for result, _, _ in replies if isinstance(result, Exception)):
+            raise problem
         self.peak_bytes = max(self.peak_bytes, sum(grown for _, _, grown in replies))
         for _, seconds, _ in replies:
             for phase, taken in seconds.items():
-                owner.timer.seconds[phase] += taken / len(replies)  # side by side: a share of the wall time
+                method.__self__.timer.seconds[phase] += taken / len(replies)  # side by side: a share of the wall time
         return [result for result, _, _ in replies]
 
 
@@ -93,25 +107,69 @@ def _packed(value: Any) -> bytes:
     return stream.getvalue()
 
 
-_owner: Any = None  # in a worker: whose methods it runs
-_at_start = 0  # in a worker: its memory when it was forked
+def _forked(owner: Any, siblings: list[Worker]) -> Worker:
+    here, there = Pipe()
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside PyTorch's idle threads
+        pid = os.fork()
+    if pid:
+        there.close()
+        return Worker(pid, parent, here)
+    try:
+        for connection in (here, *(sibling.connection for sibling in siblings)):
+            connection.close()
+        _become_worker(parent, there.fileno())
+        _serve(owner, there)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
-def _become_worker(owner: Any, parent: int) -> None:
-    """Die with the parent, leave signals to it, and compute in one thread."""
-    global _owner, _at_start
+def _become_worker(parent: int, pipe: int) -> None:
+    """Die with the parent, leave signals to it, and let go of its files, a results folder's lock among them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         memory.c_library().prctl(KILL_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor != pipe:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(descriptor)
     torch.set_num_threads(1)
-    _owner, _at_start = owner, memory.peak_resident_bytes()
 
 
-def _work(message: bytes) -> bytes:
-    name, arguments = pickle.loads(message)
-    _owner.timer.seconds.clear()
-    result = getattr(_owner, name)(*arguments)
-    return _packed((result, dict(_owner.timer.seconds), memory.peak_resident_bytes() - _at_start))
+def _serve(owner: Any, connection: Connection) -> None:
+    at_start = memory.peak_resident_bytes()
+    while True:
+        try:
+            name, arguments = pickle.loads(connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        owner.timer.seconds.clear()
+        try:
+            result = getattr(owner, name)(*arguments)
+        except Exception as problem:
+            problem.add_note(f"in a worker process:\n{traceback.format_exc()}")
+            result = problem
+        reply = (dict(owner.timer.seconds), memory.peak_resident_bytes() - at_start)
+        try:
+            message = _packed((result, *reply))
+        except Exception:
+            message = _packed((RuntimeError(f"in a worker process: {result!r}\n{traceback.format_exc()}"), *reply))
+        connection.send_bytes(message)
+
+
+def _stop(workers: list[Worker]) -> None:
+    """End the workers, which leave when their pipe closes, or at once in the middle of something."""
+    for worker in workers:
+        if worker.parent != os.getpid():
+            continue  # inherited by a fork, and somebody else's
+        worker.connection.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+    workers.clear()

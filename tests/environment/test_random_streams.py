@@ -20,7 +20,9 @@ def first(seed: int, purpose: str, index: int = 0) -> np.ndarray:
 
 
 def arrays(draws: EpisodeDraws) -> dict[str, np.ndarray]:
-    return {field.name: getattr(draws, field.name) for field in dataclasses.fields(draws)}
+    """What was drawn, by name; target noise only where it is wanted."""
+    found = {field.name: getattr(draws, field.name) for field in dataclasses.fields(draws)}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def assert_same(one: EpisodeDraws, other: EpisodeDraws) -> None:
@@ -87,6 +89,9 @@ def test_episode_draws() -> None:
     draws = episode_draws(4, 1, **SHAPE)
     shapes = {name: values.shape for name, values in arrays(draws).items()}
     assert shapes == {"tasks": (11, 6, 3), "noise": (10, 6, 3), "coin": (10,), "order": (10, 6), "replay": (2, 5)}
+    smoothed = arrays(episode_draws(4, 1, **SHAPE, target_noise=True))
+    assert smoothed["target_noise"].shape == (2, 5, 6, 3) and smoothed["stored_noise"].shape == (10, 6, 3)
+    assert all(np.array_equal(smoothed[name], values) for name, values in arrays(draws).items())
     for name in ("tasks", "coin", "replay"):
         values = arrays(draws)[name]
         assert (values >= 0).all() and (values < 1).all(), name
