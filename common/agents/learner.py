@@ -300,7 +300,8 @@ class Learner:
         self.replay.update_priorities(runs, indices, squares)
         if not details:
             return report, None
-        return report, StepDetails(**logged, offloads=self.decide(part, batch.states, logged["actions"])[0])
+        offloads, _, _ = self.decide(part, batch.states, logged["actions"])
+        return report, StepDetails(**logged, offloads=offloads, has_tanh=self.actors.module.has_tanh)
 
     def evaluate(self, part: Part | None = None) -> Evaluation:
         """Play the fixed evaluation episodes without noise or random acceptance; changes nothing."""

@@ -47,6 +47,7 @@ class StepDetails(TensorRecord):
     dq_da: Tensor  # (R, B, N, 3)
     offloads: Tensor  # (R, B, N) bool
     extras: dict[str, Tensor]  # (R, N, …) each
+    has_tanh: bool = True  # whether the actions are the tanh of the pre-activations
 
 
 @dataclass(frozen=True)

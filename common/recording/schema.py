@@ -33,8 +33,8 @@ FILES: dict[str, tuple[str, ...]] = {
     SATURATION: (
         *RUN_KEY, "episode", "saturation_ratio", "saturation_offload", "saturation_compute", "saturation_power",
         "wrong_side_saturation", "stuck_share", "bang_bang_share", "tanh_derivative", "zero_derivative_share",
-        "dq_da_sign_coherence", "z_step_rms", "z_mean", "z_sd", "z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99",
-        "z_max",
+        "dq_da_sign_coherence", "dq_da_alignment_compute", "dq_da_alignment_power", "z_step_rms", "z_mean", "z_sd",
+        "z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99", "z_max",
     ),
     REWARDS: (*RUN_KEY, "episode", "training_return", "late_share", "drained_share"),
     EVALUATIONS: (*RUN_KEY, "episode", "evaluation_return", "late_share", "drained_share", "offloads_per_step"),
@@ -49,7 +49,10 @@ ADDED: dict[str, tuple[str, ...]] = {
     RUNS: ("score_episode", "best_evaluation_return", "best_score", "drift"),
     STOPPING_EPISODES: FILES[STOPPING_EPISODES][-6:],
     GRADIENT_NORMS: ("actor_relative_step", "critic_relative_step"),
-    SATURATION: ("stuck_share", "bang_bang_share", "zero_derivative_share", "dq_da_sign_coherence", "z_step_rms"),
+    SATURATION: (
+        "stuck_share", "bang_bang_share", "zero_derivative_share", "dq_da_sign_coherence", "dq_da_alignment_compute",
+        "dq_da_alignment_power", "z_step_rms",
+    ),
 }
 
 # Tables with a row per run and some of its episodes: a recorded study holds these as <name>.gz (archive.py).

@@ -109,6 +109,17 @@ def wrong_side_saturation(details: StepDetails, env: MecEnv) -> Tensor:
     return counts[0] / counts[1]
 
 
+def alignment_columns(details: StepDetails, env: MecEnv) -> dict[str, Tensor]:
+    """Cosine between the critic's dQ/da and the environment's own dr/da over batch and agents, by output, each (R,).
+
+    NaN where one of them is 0 throughout. The slope of the reward is taken at the offloads of the noise-free actions.
+    """
+    reward = env.reward_slope(details.states, details.offloads, details.actions).double().flatten(1, 2)
+    critic = details.dq_da.double().flatten(1, 2)
+    cosine = (reward * critic).sum(1) / (reward.norm(dim=1) * critic.norm(dim=1))
+    return {f"dq_da_alignment_{name}": cosine[:, i] for i, name in enumerate(OUTPUTS) if name != "offload"}
+
+
 def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = None) -> dict[str, Tensor]:
     """Columns of saturation.csv, each (R,), over batch, agents and outputs of the noise-free actions.
 
@@ -117,6 +128,7 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
     actions, slope = details.actions, details.dq_da
     z = details.pre_activations.double()
     mean, sd = _mean_and_sd(z)
+    none = torch.full_like(mean, torch.nan)
     flat = z.flatten(1)
     quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
     per_output = {
@@ -128,9 +140,10 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
         "wrong_side_saturation": wrong_side_saturation(details, env),
         "stuck_share": definitions.stuck_share(actions, slope, dim=1),
         "bang_bang_share": definitions.bang_bang_share(actions, slope, dim=1),
-        "tanh_derivative": definitions.tanh_derivative(actions, dim=1),
-        "zero_derivative_share": definitions.zero_derivative_share(actions, dim=1),
+        "tanh_derivative": definitions.tanh_derivative(actions, dim=1) if details.has_tanh else none,
+        "zero_derivative_share": definitions.zero_derivative_share(actions, dim=1) if details.has_tanh else none,
         "dq_da_sign_coherence": definitions.dq_da_sign_coherence(slope, dim=1),
+        **alignment_columns(details, env),
         "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due),
         "z_mean": mean,
         "z_sd": sd,

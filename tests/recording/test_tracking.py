@@ -141,10 +141,30 @@ def test_stuck_is_not_bang_bang() -> None:
     assert found["dq_da_sign_coherence"] == pytest.approx([(0.5 + 1 + 0) / 3])
 
 
+@pytest.mark.parametrize(("sign", "cosine"), [(2.5, 1.0), (-1.0, -1.0)])
+def test_alignment_is_that_of_the_rewards_own_slope(sign: float, cosine: float) -> None:
+    """A critic that knows the slope up to its scale, and one that has it the wrong way round; offload has none."""
+    made = torch.Generator().manual_seed(1)
+    actions = 2 * torch.rand(1, 5, 2, 3, generator=made) - 1
+    states = torch.rand(1, 5, 2, 7, generator=made) + torch.tensor([10.0, 8, 2, 20, 500, 0.1, 0.5])
+    offloads = torch.tensor([True, False]).expand(1, 5, 2)
+    slope = ENV.reward_slope(states, offloads, actions)
+    found = measured(details(agents=2, states=states, actions=actions, offloads=offloads, dq_da=sign * slope))
+    for output in ("compute", "power"):
+        assert found[f"dq_da_alignment_{output}"] == pytest.approx([cosine], rel=1e-4)
+    assert "dq_da_alignment_offload" not in found
+
+
+def test_without_tanh_its_derivative_is_empty() -> None:
+    found = measured(details(has_tanh=False))
+    assert math.isnan(found["tanh_derivative"][0]) and math.isnan(found["zero_derivative_share"][0])
+
+
 def test_columns_are_those_of_the_files() -> None:
     found = measured(details())
     empty = {name for name, values in found.items() if math.isnan(values[0])}
-    assert empty == {"wrong_side_saturation"}  # nothing is saturated here
+    # Nothing is saturated here, and all offload, so that no compute output has a slope of the reward.
+    assert empty == {"wrong_side_saturation", "dq_da_alignment_compute"}
     assert {*found} == {
         name for file in (schema.GRADIENT_NORMS, schema.SATURATION) for name in schema.FILES[file]
     } - {*schema.RUN_KEY, "episode"}
