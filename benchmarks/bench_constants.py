@@ -21,7 +21,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 WARM_UP, REPEATS = 8, 12
 # Constant -> experiment that it matters to, and values: the one in use first, then without it, then others.
 CASES = {
-    "ROWS_AT_ONCE": ("baseline", (1024, 2**30, 256)),
     "NUMBERS_AT_ONCE": ("large_actor", (2**18, 2**30)),
     "BLOCK_BYTES": ("baseline", (16 * 2**20, 2**40, 2**20)),
 }

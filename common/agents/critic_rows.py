@@ -39,15 +39,14 @@ def joint_share(critics: Bank, p: Tensors, states: Tensor, actions: Tensor) -> T
 
 @torch.no_grad()
 def row_values(
-    critics: Bank, p: Tensors, joint: Tensor, personal: Tensor, wanted: Tensor, value: Value, rows_at_once: int
+    critics: Bank, p: Tensors, joint: Tensor, personal: Tensor, wanted: Tensor, value: Value, dense: bool
 ) -> Tensor:
     """Q of the wanted rows, -inf elsewhere: (R, B, N + 1). Records no gradient.
 
-    joint (R, B, units), personal (R, B, N + 1, 10), wanted (R, B, N + 1) bool. With `rows_at_once` only the wanted
-    rows are computed, so many in one product; with 0 all of them, with shapes that do not depend on the data (what a
-    GPU needs).
+    joint (R, B, units), personal (R, B, N + 1, 10), wanted (R, B, N + 1) bool. `dense` computes all rows, with shapes
+    that do not depend on the data (what a GPU needs); otherwise only the wanted ones, run by run.
     """
-    if not rows_at_once:
+    if dense:
         values = value(critics.call("values", p, joint.unsqueeze(2), personal))
         return torch.where(wanted, values, -torch.inf)
     values = torch.full(wanted.shape, -torch.inf, dtype=personal.dtype)
@@ -55,9 +54,8 @@ def row_values(
     for run in range(len(wanted)):
         own = {name: x[run] for name, x in p.items()}
         own_personal, own_values = personal[run].flatten(0, 1), values[run].view(-1)
-        for chosen in wanted[run].view(-1).nonzero().squeeze(1).split(rows_at_once):
-            if len(chosen):
-                samples = torch.div(chosen, rows, rounding_mode="floor")
-                inputs = joint[run].index_select(0, samples), own_personal.index_select(0, chosen)
-                own_values[chosen] = value(critics.call_one("values", own, *inputs))
+        chosen = wanted[run].view(-1).nonzero().squeeze(1)
+        samples = torch.div(chosen, rows, rounding_mode="floor")
+        inputs = joint[run].index_select(0, samples), own_personal.index_select(0, chosen)
+        own_values[chosen] = value(critics.call_one("values", own, *inputs))
     return values

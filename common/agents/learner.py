@@ -63,7 +63,6 @@ class Learner:
         device: torch.device,
         *,
         dense: bool | None = None,
-        rows_at_once: int = UNLIMITED,
         numbers_at_once: int = UNLIMITED,
         zeros: Zeros = plain_zeros,
         phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
@@ -71,9 +70,9 @@ class Learner:
         """Untrained runs `keys`, which must be ordered by seed.
 
         `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
-        CUDA only); otherwise only rows that count, `rows_at_once` in one product. The optimisers take `numbers_at_once`
-        of a run's. `zeros` gives the memory of all state; `phase` is entered around each part of the work, named.
-        ConfigError where a network's output is wrong.
+        CUDA only); otherwise only rows that count. The optimisers take `numbers_at_once` of a run's. `zeros` gives the
+        memory of all state; `phase` is entered around each part of the work, named. ConfigError where a network's
+        output is wrong.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
@@ -107,7 +106,7 @@ class Learner:
             self.run_state,
             clip_norm=config.clip_norm,
             sequential=config.actor_update == "sequential",
-            rows_at_once=0 if self.dense else rows_at_once,
+            dense=self.dense,
         )
         self.replay = Replay(
             len(keys),

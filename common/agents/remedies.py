@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,11 +12,11 @@ from common.agents.networks import Actor, Critic
 from common.agents.normalisation import NormalisedInputs, NormalisedState
 from common.agents.optimizer import Adam
 from common.config import StudyConfig, option
+from common.monitor.definitions import step_factor
 
 PARTS = ("input_norm", "reward_norm", "step_limit")  # of the recipe
 
 LEAST_VARIANCE = 1e-8
-LEAST_WEIGHT = 1e-3  # root mean square below which a layer's weights count as so large; lets zeros move
 
 
 class NormalisedReward(Algorithm):
@@ -65,10 +64,9 @@ class LimitedAdam(Adam):
     ) -> Tensor:
         change = super().change(weights, gradients, moments, scales)
         for layer in self.layers.values():
-            step = change[..., layer.place]
-            least = LEAST_WEIGHT * math.sqrt(layer.numbers)
-            most = self.relative * weights[..., layer.place].norm(dim=-1, keepdim=True).clamp(min=least)
-            step.mul_((most / step.norm(dim=-1, keepdim=True)).clamp(max=1.0))
+            step, weight = (x[..., layer.place] for x in (change, weights))
+            norms = (x.norm(dim=-1, keepdim=True) for x in (step, weight))
+            step.mul_(step_factor(*norms, layer.numbers, self.relative))
         return change
 
 

@@ -56,11 +56,11 @@ class Update:
         *,
         clip_norm: float,
         sequential: bool,
-        rows_at_once: int,
+        dense: bool,
     ):
-        """run_state (R,) each: what the algorithm remembers; rows_at_once: see `critic_rows.row_values`."""
+        """run_state (R,) each: what the algorithm remembers; dense: see `critic_rows.row_values`."""
         self.actors, self.critics, self.algorithm, self.run_state = actors, critics, algorithm, run_state
-        self.clip_norm, self.sequential, self.rows_at_once = clip_norm, sequential, rows_at_once
+        self.clip_norm, self.sequential, self.dense = clip_norm, sequential, dense
 
     def act(self, p: Tensors, states: Tensor) -> tuple[Tensor, Tensor]:
         """Pre-activations z and actions (r, B, n, 3) of n agents from states (r, B, n, 7); p holds (r·n, …)."""
@@ -75,7 +75,7 @@ class Update:
         """Q of the wanted rows (r, B, N + 1), -inf elsewhere, without gradient."""
         value = self.algorithm.target_value if target else self.algorithm.value
         joint = joint_share(self.critics, p, states, actions)
-        return row_values(self.critics, p, joint, personal_inputs(states, actions), wanted, value, self.rows_at_once)
+        return row_values(self.critics, p, joint, personal_inputs(states, actions), wanted, value, self.dense)
 
     @torch.no_grad()
     def scores(self, runs: slice, states: Tensor, actions: Tensor, wanted: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Update:
         z, actions = self.act(self.actors.tensors(runs, target=True), batch.next_states)
         actions = self.algorithm.target_action(actions, z, batch.target_noise)
         wanted = candidate_rows(proposes(actions))
-        if self.rows_at_once:
+        if not self.dense:
             wanted &= ~batch.done.unsqueeze(-1)
         p = self.critics.tensors(runs, target=True)
         best = self._values(p, batch.next_states, actions, wanted, target=True).amax(-1)
@@ -226,7 +226,7 @@ class Update:
         joint = joint_share(self.critics, p, states, policy)
         wanted = candidate_rows(proposes(policy.detach()))
         value = self.algorithm.value
-        scored = row_values(self.critics, p, joint.detach(), personal.detach(), wanted, value, self.rows_at_once)
+        scored = row_values(self.critics, p, joint.detach(), personal.detach(), wanted, value, self.dense)
         best = take_rows(personal, scored.argmax(-1, keepdim=True))
         q = value(self.critics.call("values", p, joint.unsqueeze(2), best)).squeeze(2)
         return self.algorithm.actor_loss(z, own, q, weights), seen, q

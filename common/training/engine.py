@@ -25,7 +25,7 @@ from common.experiment import Experiment
 from common.training.episode_graph import Capture, EpisodeGraphs, capture_on_cuda
 from common.training.memory import free_bytes, shared_zeros
 from common.training.timer import PhaseTimer
-from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, MOST_RUNS_PER_SHARD, NUMBERS_AT_ONCE, ROWS_AT_ONCE
+from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, MOST_RUNS_PER_SHARD, NUMBERS_AT_ONCE
 from common.training.workers import Workers, worker_count
 
 
@@ -51,7 +51,7 @@ class Engine:
         self.timer, self.threads, self.workers = PhaseTimer(), threads, Workers()
         self.learner = Learner(
             experiment, config, keys, device,
-            dense=dense, rows_at_once=ROWS_AT_ONCE, numbers_at_once=NUMBERS_AT_ONCE, zeros=shared_zeros,
+            dense=dense, numbers_at_once=NUMBERS_AT_ONCE, zeros=shared_zeros,
             phase=self.timer.phase,
         )  # fmt: skip
         self.config, self.env = config, self.learner.env

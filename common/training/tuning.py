@@ -1,6 +1,5 @@
 """Every constant that only speed depends on, each with what measured it (benchmarks/README.md, "Constants")."""
 
-ROWS_AT_ONCE = 1024  # critic rows of one product on the CPU: their hidden layer, 2 MiB, stays in cache
 NUMBERS_AT_ONCE = 2**18  # numbers of a run that the optimiser passes over together on the CPU: 1 MiB an array
 BLOCK_BYTES = 16 * 2**20  # weights or hidden units of the actors that train in one block on the CPU
 LEAST_RUNS_PER_WORKER = 2

@@ -20,7 +20,7 @@ SETTINGS: dict[str, tuple[int, dict[str, int]]] = {
     "one process, one block": (1, {"BLOCK_BYTES": 2**40}),
     "one process, a block a run": (1, {"BLOCK_BYTES": 1}),
     "workers, several blocks": (3, {"BLOCK_BYTES": 2 * 12 * 3200 * 4}),
-    "pieces": (1, {"ROWS_AT_ONCE": 16, "NUMBERS_AT_ONCE": 4000}),
+    "pieces": (1, {"NUMBERS_AT_ONCE": 4000}),
 }
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "clipped, soft target, two updates": ("baseline", {"clip_norm": 0.5, "tau": 0.3, "updates_per_episode": 2}),
