@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,10 @@ class Experiment:
 
     def check(self) -> None:
         """ConfigError where an option of its own has a name of the engine's or is none, or an override is no option."""
-        engine, known = ({spec.name for spec in dataclasses.fields(kind)} for kind in (StudyConfig, self.config))
+        if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
+            raise ConfigError(f"experiment {self.name!r}: allowed in its name: letters, digits and _")
+        engine = {spec.name for spec in dataclasses.fields(StudyConfig)} | {"quick", "fresh", "help"}
+        known = {spec.name for spec in dataclasses.fields(self.config) if "help" in spec.metadata}
         classes = [own for own in self.config.__mro__ if own not in StudyConfig.__mro__]
         own = [name for cls in classes for name in vars(cls).get("__annotations__", {})]
         for name in own:
@@ -42,7 +46,10 @@ class Experiment:
                     f'overrides={{"{name}": …}} for another default'
                 )
             if name not in known:
-                raise ConfigError(f"experiment {self.name}: {name} is no option; needed: @dataclass(frozen=True)")
+                raise ConfigError(
+                    f"experiment {self.name}: {name} is no option; needed: a default made by option(…, help), in a "
+                    "class with @dataclass(frozen=True)"
+                )
         for name in self.overrides:
             if name not in known:
                 raise ConfigError(f"experiment {self.name}: overrides {name}, which is no option")

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from common.agents.algorithm import Algorithm
 from common.agents.bank import Bank, Zeros, plain_zeros
+from common.agents.checks import check
 from common.agents.inputs import Due, EpisodeInputs, draw, on_device
-from common.agents.networks import PERSONAL_SIZE, Actor, Critic
+from common.agents.networks import Actor, Critic
 from common.agents.replay import Replay, importance_exponent
 from common.agents.reports import EpisodeReport, RunKey, StepDetails, StepReport
 from common.agents.update import Batch, Update, agents_first
-from common.config import ConfigError, StudyConfig
+from common.config import StudyConfig
 from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
 from common.environment.mec_env import ACTION_SIZE, SIZE, STATE_SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share
 from common.environment.offloading import (
@@ -71,8 +72,8 @@ class Learner:
 
         `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
         CUDA only); otherwise only rows that count. The optimisers take `numbers_at_once` of a run's. `zeros` gives the
-        memory of all state; `phase` is entered around each part of the work, named. ConfigError where a network's
-        output is wrong.
+        memory of all state; `phase` is entered around each part of the work, named. ConfigError where a
+        network or a rule is wrong.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
@@ -87,7 +88,7 @@ class Learner:
         made["numbers_at_once"] = numbers_at_once
         seeds = [key.seed for key in keys]
         actor, critic = experiment.actor or Actor, experiment.critic or Critic
-        check_networks(actor(config), critic(config), config)
+        check(actor(config), critic(config), self.algorithm, config)
         self.actors = Bank(
             lambda: actor(config), "actor", seeds, config.agents,
             optimizer=self.algorithm.actor_optimizer, one_by_one=False, **made,
@@ -96,7 +97,7 @@ class Learner:
             lambda: critic(config), "critic", seeds, 1,
             optimizer=self.algorithm.critic_optimizer, one_by_one=not self.dense, **made,
         )  # fmt: skip
-        self.run_state = {}
+        self.run_state: dict[str, Tensor] = {}
         for name, start in self.algorithm.run_state().items():
             self.run_state[name] = zeros((len(keys),), torch.float64, device).fill_(start)
         self.update = Update(
@@ -266,7 +267,7 @@ class Learner:
         """Put the episode into the replay, each transition with its own TD errors under the present networks."""
         with self.phase("replay"):
             states, rewards = trajectory.states[:, 0], trajectory.rewards[:, 0]
-            self.algorithm.observe_rewards({name: x[part.runs] for name, x in self.run_state.items()}, rewards)
+            self.algorithm.observe_rewards(self.update.remembered(part.runs), rewards)
             slots = offload_slots(trajectory.offloads[:, 0], self.config.channels)
             done = torch.zeros_like(rewards, dtype=torch.bool)
             done[:, -1] = True
@@ -345,31 +346,3 @@ class Learner:
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
-
-def check_networks(actor: Actor, critic: Critic, config: StudyConfig) -> None:
-    """ConfigError where a variant's module gives outputs of another shape than the learner needs."""
-    agents, batch = config.agents, 3
-
-    def given(what: str, method: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        try:
-            return method(*inputs)
-        except Exception as problem:
-            shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-            raise ConfigError(f"{what} fails on inputs of shape {shapes}: {reason}") from problem
-
-    def expect(what: str, output: Tensor, shape: tuple[int, ...]) -> None:
-        found = tuple(output.shape)
-        if found != shape:
-            raise ConfigError(f"{what} gives shape {found} for {batch} samples; allowed: {shape}")
-
-    with torch.no_grad():
-        z = given(f"{type(actor).__name__}.forward", actor, torch.zeros(batch, STATE_SIZE))
-        actions = given(f"{type(actor).__name__}.squash", actor.squash, z)
-        expect(f"{type(actor).__name__}.forward, then squash,", actions, (batch, ACTION_SIZE))
-        name = type(critic).__name__
-        widths = (agents * STATE_SIZE, agents * ACTION_SIZE)
-        joint = given(f"{name}.joint", critic.joint, *(torch.zeros(batch, width) for width in widths))
-        personal = torch.zeros(batch, 2, PERSONAL_SIZE)
-        q = given(f"{name}.values", critic.values, joint.unsqueeze(1), personal)
-        expect(f"{name}.values, of 2 rows each,", q, (batch, 2, q.shape[-1] if q.ndim == 3 else 1))

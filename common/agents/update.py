@@ -5,9 +5,10 @@ Shapes: r runs, N agents, B samples, K offload slots, H heads of the critic, P n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -71,6 +72,10 @@ class Update:
         z = z.unflatten(0, (states.shape[0], -1)).transpose(1, 2)
         return z, self.actors.module.squash(z)
 
+    def remembered(self, runs: slice) -> Mapping[str, Tensor]:
+        """What the algorithm remembers of `runs`, as views: to be changed in place, and only so."""
+        return MappingProxyType({name: x[runs] for name, x in self.run_state.items()})
+
     def _values(self, p: Tensors, states: Tensor, actions: Tensor, wanted: Tensor, target: bool = False) -> Tensor:
         """Q of the wanted rows (r, B, N + 1), -inf elsewhere, without gradient."""
         value = self.algorithm.target_value if target else self.algorithm.value
@@ -93,7 +98,7 @@ class Update:
             wanted &= ~batch.done.unsqueeze(-1)
         p = self.critics.tensors(runs, target=True)
         best = self._values(p, batch.next_states, actions, wanted, target=True).amax(-1)
-        seen = self.algorithm.reward({name: x[runs] for name, x in self.run_state.items()}, batch.rewards)
+        seen = self.algorithm.reward(self.remembered(runs), batch.rewards)
         return self.algorithm.td_target(seen.to(best.dtype), batch.done, best)
 
     def stored_rows(self, p: Tensors, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from common.experiment import Experiment
 from common.recording.results import ResultsError, load_study
 from common.recording.store import StoreError
 from common.study.checkpoint import CheckpointError
-from common.study.folder import StudyFolder, open_study
+from common.study.folder import StudyFolder, open_study, warn
 from common.study.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from common.study.lock import LockError
 from common.study.shard import Shard
@@ -40,6 +41,7 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
     """
     try:
         experiment.check()
+        _check_script(experiment)
         config, said = parse_command_line(
             experiment.description,
             dict(experiment.overrides),
@@ -55,6 +57,14 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
         _leave(f"error: {problem}; finished runs and the last checkpoint are kept, the same command goes on", 1)
     except Interrupted as problem:
         _leave(f"interrupted by {problem}; the same command goes on from there", EXIT_INTERRUPTED)
+
+
+def _check_script(experiment: Experiment) -> None:
+    """ConfigError if the script is called like another experiment's, whose results it would take for its own."""
+    script = Path(sys.argv[0])
+    named = re.fullmatch(r"run_(\w+)_experiment", script.stem)
+    if named and named[1] != experiment.name:
+        raise ConfigError(f"{script.name}: its experiment has name={experiment.name!r}; allowed: {named[1]!r}")
 
 
 def _leave(line: str, code: int) -> None:
@@ -95,6 +105,8 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
             f"{experiment.name} on {config.env}: {len(missing)} of {len(keys)} runs to train, "
             f"{config.episodes} episodes, {config.agents} agents, {runtime.device_name(device)}, {threads} threads"
         )
+        if not missing and study.provenance["commit"] not in [made.get("commit") for made in study.store.made_by]:
+            warn("all runs were finished by other code than today's; --fresh trains them anew")
         if missing:
             _train(experiment, config, device, study, missing, interruption)
         study.drop_leftovers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -42,7 +43,7 @@ def versions() -> dict[str, str]:
 
 
 def code_commit() -> str:
-    """Commit of the code that runs, with "+changes" where files of common/ or experiments/ differ from it."""
+    """Commit of the code that runs, and "+" with a hash of what differs from it in common/ and experiments/."""
     root = Path(__file__).resolve().parents[2]
     recorded = root / "common" / "COMMIT"  # in a packed zip
     if recorded.exists():
@@ -52,7 +53,9 @@ def code_commit() -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--", "common", "experiments")
-        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+        changes = git("diff", "HEAD", "--", "common/", "experiments/*.py")
+        for path in git("ls-files", "--others", "--exclude-standard", "--", "common/", "experiments/*.py").splitlines():
+            changes += path + (root / path).read_text(errors="replace")
+        return git("rev-parse", "HEAD") + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

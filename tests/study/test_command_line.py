@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.agents.algorithm import Algorithm
 from common.agents.networks import Actor, Critic
 from common.config import StudyConfig, option, parse_command_line
 from common.experiment import Experiment
@@ -164,6 +165,34 @@ class NarrowActor(Actor):
         return super().forward(state[..., 1:])
 
 
+class BranchingActor(Actor):
+    """That decides by a value, which many networks at once cannot."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        return super().forward(state if state.sum() > 0 else -state)
+
+
+class Misspelt(Algorithm):
+    """With a rule that nobody calls."""
+
+    def actors_loss(self, z: Tensor, actions: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        return super().actor_loss(z, actions, q, weights)
+
+
+class LossPerAgent(Algorithm):
+    """With a loss for each agent instead of one for the run."""
+
+    def actor_loss(self, z: Tensor, actions: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        return z.square().mean((1, 3))
+
+
+class TensorState(Algorithm):
+    """Whose memory starts with a tensor."""
+
+    def run_state(self) -> dict[str, Tensor]:
+        return {"largest": torch.zeros(3)}
+
+
 MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     # What the one line names.
     "hides an option": (Experiment("mistaken", "", config=HidingConfig), ("gamma", "mistaken")),
@@ -173,6 +202,11 @@ MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     "actor too wide": (Experiment("mistaken", "", actor=WideActor), ("WideActor", "(3, 4)", "(3, 3)")),
     "critic without heads": (Experiment("mistaken", "", critic=RankingCritic), ("RankingCritic", "(3, 2)")),
     "actor that fails": (Experiment("mistaken", "", actor=NarrowActor), ("NarrowActor", "(3, 7)")),
+    "actor that branches": (Experiment("mistaken", "", actor=BranchingActor), ("BranchingActor", "several networks")),
+    "misspelt rule": (Experiment("mistaken", "", algorithm=Misspelt), ("Misspelt.actors_loss", "actor_loss")),
+    "loss of another shape": (Experiment("mistaken", "", algorithm=LossPerAgent), ("actor_loss", "(2, 10)", "(2,)")),
+    "state that is no number": (Experiment("mistaken", "", algorithm=TensorState), ("TensorState.run_state", "number")),
+    "name of a folder": (Experiment("mis/taken", ""), ("mis/taken", "letters")),
 }
 
 
@@ -182,6 +216,16 @@ def test_mistaken_experiment(what: str, capsys: pytest.CaptureFixture, tmp_path:
     line = refused(capsys, [*TINY, "--results-dir", str(tmp_path)], experiment)
     assert all(name in line for name in named), line
     assert not list(tmp_path.rglob("runs.csv"))
+
+
+def test_a_script_of_another_name_is_refused(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the other experiment's results for its own."""
+    monkeypatch.setattr(sys, "argv", ["experiments/copied/run_copied_experiment.py"])
+    line = refused(capsys, [*TINY, "--results-dir", str(tmp_path)])
+    assert "run_copied_experiment.py" in line and "'baseline'" in line
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_unusable_folder(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
