@@ -13,12 +13,15 @@ from common.agents.algorithm import Algorithm
 from common.agents.networks import PERSONAL_SIZE, Actor, Critic
 from common.config import ConfigError, StudyConfig
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE
+from common.experiment import Experiment
 
 RUNS, SAMPLES, ROWS = 2, 3, 2  # of the made-up numbers that everything is tried on
 
 
-def check(actor: Actor, critic: Critic, algorithm: Algorithm, config: StudyConfig) -> None:
+def check_parts(experiment: Experiment, config: StudyConfig) -> None:
     """ConfigError where a method overrides nothing, fails, or gives another shape than the learner needs."""
+    actor, critic = (experiment.actor or Actor)(config), (experiment.critic or Critic)(config)
+    algorithm = (experiment.algorithm or Algorithm)(config)
     for own, base in ((actor, Actor), (critic, Critic), (algorithm, Algorithm)):
         _check_names(type(own), base)
     with torch.no_grad():

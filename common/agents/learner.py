@@ -17,7 +17,6 @@ from torch import Tensor
 
 from common.agents.algorithm import Algorithm
 from common.agents.bank import Bank, Zeros, plain_zeros
-from common.agents.checks import check
 from common.agents.inputs import Due, EpisodeInputs, draw, on_device
 from common.agents.networks import Actor, Critic
 from common.agents.replay import Replay, importance_exponent
@@ -72,8 +71,7 @@ class Learner:
 
         `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
         CUDA only); otherwise only rows that count. The optimisers take `numbers_at_once` of a run's. `zeros` gives the
-        memory of all state; `phase` is entered around each part of the work, named. ConfigError where a
-        network or a rule is wrong.
+        memory of all state; `phase` is entered around each part of the work, named.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense
@@ -88,7 +86,6 @@ class Learner:
         made["numbers_at_once"] = numbers_at_once
         seeds = [key.seed for key in keys]
         actor, critic = experiment.actor or Actor, experiment.critic or Critic
-        check(actor(config), critic(config), self.algorithm, config)
         self.actors = Bank(
             lambda: actor(config), "actor", seeds, config.agents,
             optimizer=self.algorithm.actor_optimizer, one_by_one=False, **made,

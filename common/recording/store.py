@@ -133,7 +133,7 @@ def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     if differing:
         raise StoreError(
             f"{folder}: holds results of another configuration ({'; '.join(differing)}); "
-            "allowed: the same one, or another folder"
+            "allowed: the same one, another folder, or --fresh, which moves it aside and starts over"
         )
     return made_by
 

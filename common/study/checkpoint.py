@@ -148,7 +148,7 @@ class Checkpoints:
         if differing:
             raise CheckpointError(
                 f"{manifest.parent}: holds a checkpoint of another configuration ({'; '.join(differing)}); "
-                "allowed: the same one, or another folder"
+                "allowed: the same one, another folder, or --fresh"
             )
         tensors = _read_data(manifest.with_suffix(DATA), body["data"])
         differing = differences(provenance, self.provenance, "now")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from common.agents.checks import check_parts
 from common.agents.reports import RunKey
 from common.analysis.figures import save_study_figures
 from common.analysis.summary import study_summary
@@ -85,6 +86,7 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
 
     `fresh` moves what the folder holds aside first. Raises what `main` turns into exit codes.
     """
+    check_parts(experiment, config)
     device = runtime.choose_device(config.device)
     memory.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
