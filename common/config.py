@@ -109,7 +109,12 @@ class StudyConfig:
         results=False,
         metavar="DIR",
     )
-    results_dir: str = option("results", "folder that gets <preset>/<experiment>/*.csv", results=False, metavar="DIR")
+    results_dir: str = option(
+        "results",
+        "folder that gets <preset>/<experiment>/*.csv; my_results where results holds the recorded studies",
+        results=False,
+        metavar="DIR",
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):

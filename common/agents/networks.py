@@ -75,8 +75,9 @@ class FullyConnected(nn.Module):
             self.add_module(f"fc{i}", Linear(sizes[i - 1], sizes[i], bound))
 
     def activation(self, x: Tensor, layer: int) -> Tensor:
-        """What follows hidden layer `layer` (1 …), (…, units); may overwrite its input."""
-        return torch.relu_(x)
+        """What follows hidden layer `layer` (1 …), (…, units)."""
+        # In place only where nobody builds on it, who might need x again.
+        return torch.relu_(x) if type(self).activation is FullyConnected.activation else torch.relu(x)
 
     def layer(self, i: int) -> nn.Module:
         """Layer fc<i>."""
@@ -130,9 +131,10 @@ class Critic(FullyConnected):
     def values(self, joint: Tensor, personal: Tensor) -> Tensor:
         """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast.
 
-        Where no gradient is recorded and both are 2-D, `joint` is overwritten.
+        The baseline's own overwrites `joint` where no gradient is recorded and both are 2-D.
         """
-        rows = joint.ndim == personal.ndim == 2 and not torch.is_grad_enabled()
+        own = type(self).values is Critic.values  # nobody builds on it, who might need the joint share again
+        rows = own and joint.ndim == personal.ndim == 2 and not torch.is_grad_enabled()
         add = self.fc1.add_to_rows if rows else self.fc1.add
         x = self.activation(add(joint, "personal", personal), 1)
         for i in range(2, self.depth):

@@ -70,6 +70,7 @@ class Adam:
             weights.sub_(change)
             return change
         updated = weights - change
-        moved = torch.sub(updated, weights, out=change)
+        spare = change if change.data_ptr() == gradients.data_ptr() else None  # not one of a variant's moments
+        moved = torch.sub(updated, weights, out=spare)
         weights.copy_(updated)
         return moved

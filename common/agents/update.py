@@ -98,6 +98,7 @@ class Update:
             wanted &= ~batch.done.unsqueeze(-1)
         p = self.critics.tensors(runs, target=True)
         best = self._values(p, batch.next_states, actions, wanted, target=True).amax(-1)
+        best = best.masked_fill(batch.done, -torch.inf)
         seen = self.algorithm.reward(self.remembered(runs), batch.rewards)
         return self.algorithm.td_target(seen.to(best.dtype), batch.done, best)
 

@@ -59,7 +59,7 @@ class StudyFolder:
         torch.save(actors, stream)
         folder = self.path / "policies"
         folder.mkdir(exist_ok=True)
-        name = f"seed{key.seed}_actor{key.actor_lr:g}_critic{key.critic_lr:g}.pt"
+        name = f"seed{key.seed}_actor{key.actor_lr!r}_critic{key.critic_lr!r}.pt"
         write_atomically(folder / name, stream.getvalue())
 
     def drop_leftovers(self) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_learner
+from torch import Tensor
 from training.variants import Normalising
 
 from common.agents.algorithm import Algorithm
 from common.agents.bank import Layer
+from common.agents.networks import Actor, Critic
 from common.agents.optimizer import Adam
 from common.agents.reports import RunKey
 from common.config import StudyConfig
@@ -149,3 +151,72 @@ def test_what_an_algorithm_remembers_is_of_each_run_and_is_used() -> None:
         torch.testing.assert_close(learner.state()["algorithm.size"], size)
     assert (size > 100).all()
     assert learner.replay.priorities[:, :40].mean() < 0.1 * plain.replay.priorities[:, :40].mean()
+
+
+class MeanNormActor(Actor):
+    """Divides by a mean over its samples, once that is large: nothing that may see other networks' numbers."""
+
+    def forward(self, state: Tensor) -> Tensor:
+        z = super().forward(state)
+        return z / z.abs().mean().clamp(min=30.0)
+
+
+def test_networks_that_only_seem_to_stack_by_themselves_are_not_mixed() -> None:
+    experiment = Experiment("mean_norm", "", actor=MeanNormActor)
+    learner = make_learner(KEYS, experiment=experiment, **SMALL)
+    learner.actors.flat.mul_(100.0)
+    states = torch.rand(1, 4, 10, 7).expand(len(KEYS), -1, -1, -1) * 100
+    z, _ = learner.update.act(learner.actors.tensors(slice(None)), states)
+    alone, _ = learner.update.act(learner.actors.tensors(slice(1, 2)), states[1:])
+    assert z.abs().max() > 1 and torch.equal(z[1:], alone)
+
+
+class Velocity(Adam):
+    """Heavy-ball momentum: what it subtracts is its own memory."""
+
+    moments = ("velocity",)
+
+    def change(self, weights: Tensor, gradients: Tensor, moments: tuple, scales: tuple) -> Tensor:
+        return moments[0].mul_(0.9).add_(gradients * scales[0])
+
+
+class Momentum(Algorithm):
+    def actor_optimizer(self, layers: dict) -> Adam:
+        return Velocity(layers)
+
+    critic_optimizer = actor_optimizer
+
+
+def test_logging_changes_nothing_of_an_optimiser_that_gives_its_memory() -> None:
+    experiment = Experiment("momentum", "", algorithm=Momentum)
+    states = []
+    for details in (False, True):
+        learner = make_learner([RunKey(1, 1e-5, 1e-7)], experiment=experiment, env="interior", **SMALL)
+        for _ in range(8):
+            learner.train_episode(details)
+        states.append({name: x.clone() for name, x in learner.state().items()})
+    assert states[0]["critics.parameters"].isfinite().all() and (states[0]["critics.velocity"] != 0).any()
+    assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
+
+
+class TwiceCritic(Critic):
+    """The baseline's critic, asked twice for the same rows; its hidden layers add to what they are given."""
+
+    def values(self, joint: Tensor, personal: Tensor) -> Tensor:
+        return torch.minimum(super().values(joint, personal), super().values(joint, personal))
+
+
+def test_a_variant_may_use_what_it_is_given_again() -> None:
+    """Neither the joint share nor a hidden layer's input is overwritten where somebody builds on it."""
+    made = (Experiment("twice", "", critic=critic) for critic in (None, TwiceCritic))
+    plain, twice = (make_learner(KEYS, experiment=own, **SMALL) for own in made)
+    for _ in range(6):
+        expected, found = plain.train_episode(), twice.train_episode()
+        torch.testing.assert_close(found.training_return, expected.training_return)
+
+    class AddingActor(Actor):
+        def activation(self, x: Tensor, layer: int) -> Tensor:
+            return x + super().activation(x, layer)
+
+    x = torch.tensor([-1.0, 2.0])
+    assert AddingActor(plain.config).activation(x, 1).tolist() == [-1.0, 4.0]
