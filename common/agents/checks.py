@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def _check_rules(actor: Actor, algorithm: Algorithm, z_size: int, heads: int, co
     start = _tried(f"{name}.run_state", algorithm.run_state)
     if not isinstance(start, dict) or not all(isinstance(x, float | int) for x in start.values()):
         raise ConfigError(f"{name}.run_state gives {start}; allowed: a dict of a number for each name")
-    state = {key: torch.full((RUNS,), float(x), dtype=torch.float64) for key, x in start.items()}
+    state = MappingProxyType({key: torch.full((RUNS,), float(x), dtype=torch.float64) for key, x in start.items()})
     _tried(f"{name}.observe_rewards", algorithm.observe_rewards, state, samples)
     smoothing = noise if algorithm.target_noise else None
     per_action, per_sample, per_run = actions.shape, samples.shape, (RUNS,)

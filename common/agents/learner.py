@@ -137,8 +137,7 @@ class Learner:
         starts = [places.index(place) for place in dict.fromkeys(places)]
         groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
         seed_of_run = torch.tensor(places, device=self.device)
-        world = World(**{name: value[seed_of_run] for name, value in vars(self.worlds).items()})
-        return Part(runs, world, seed_of_run, groups)
+        return Part(runs, self.worlds.map(lambda x: x[seed_of_run]), seed_of_run, groups)
 
     def due(self) -> tuple[Due, ...]:
         """Which updates the training steps of the next episode make; none in the first episode."""
@@ -342,4 +341,3 @@ class Learner:
             setattr(self, name, counters[name])
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
-

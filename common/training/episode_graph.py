@@ -51,7 +51,8 @@ class EpisodeGraphs:
     def train_episode(self, details: bool = False) -> EpisodeReport:
         """As Learner.train_episode."""
         learner = self.learner
-        inputs = learner.inputs()
+        with learner.phase("draws"):
+            inputs = learner.inputs()
         warming_up = learner.episode == 0 or self.played < GRAPH_WARM_UP_EPISODES
         report = None
         if self.possible and not warming_up:
@@ -81,5 +82,6 @@ class EpisodeGraphs:
                 self.reset()
                 return None
         outputs, replay = self.graphs[kind]
-        replay()
-        return outputs.map(torch.Tensor.clone)
+        with self.learner.phase("graph"):
+            replay()
+            return outputs.map(torch.Tensor.clone)

@@ -52,11 +52,6 @@ def shared_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device)
     return torch.frombuffer(mmap.mmap(-1, numbers * dtype.itemsize), dtype=dtype).view(*shape)
 
 
-def shared(values: Tensor) -> Tensor:
-    """A copy of `values` that processes forked later share with this one."""
-    return shared_zeros(values.shape, values.dtype, values.device).copy_(values)
-
-
 def peak_resident_bytes() -> int:
     """Most memory this process has held so far; 0 where the system does not tell."""
     if resource is None:
