@@ -50,8 +50,8 @@ class Algorithm:
         return self.value(q)
 
     def td_target(self, rewards: Tensor, done: Tensor, next_value: Tensor) -> Tensor:
-        """y = r + γ·(1 − done)·Q', all (R, B); next_value is -inf where an episode is done."""
-        return torch.where(done, rewards, rewards + self.config.gamma * next_value)
+        """y = r + γ·Q', all (R, B); next_value is 0 where an episode is done."""
+        return rewards + self.config.gamma * next_value
 
     def critic_loss(self, q: Tensor, y: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
         """Loss of each run (R,): mean over the valid rows of (w·Q − w·y)², summed over heads.

@@ -8,13 +8,13 @@ single tensor operations.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from common.agents.layout import Layer, Layout, Tensors
+from common.agents.networks import StreamStart
 from common.agents.optimizer import Adam
 from common.environment.random_streams import stream
 
@@ -29,7 +29,7 @@ def plain_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 def initial_tensors(make: Callable[[], nn.Module], network: str, seed: int, members: int) -> Tensors:
     """Parameters and buffers of one run's networks before training, by name, float64 (M, *shape).
 
-    Weights and biases of linear layers are uniform in ±bound, each from a stream of its own (seed, network, name), so
+    Parameters of `StreamStart` layers are uniform in ±bound, each from a stream of its own (seed, network, name), so
     that equal shapes start equal in every variant. All else starts as the module's constructor makes it, with
     PyTorch's generator seeded by (seed, network, member).
     """
@@ -42,12 +42,11 @@ def initial_tensors(make: Callable[[], nn.Module], network: str, seed: int, memb
     states = [module.state_dict() for module in modules]
     tensors = {name: torch.stack([state[name] for state in states]).double() for name in states[0]}
     for path, layer in modules[0].named_modules():
-        bound = getattr(layer, "bound", 1.0 / math.sqrt(layer.in_features) if isinstance(layer, nn.Linear) else None)
-        for kind, parameter in layer.named_parameters(recurse=False) if bound else ():
+        for kind in layer.from_streams() if isinstance(layer, StreamStart) else ():
             name = f"{path}.{kind}"
-            shape = tuple(parameter.shape)
-            draws = stream(seed, f"initial {network} {name}").random((members, *shape[::-1]))
-            values = bound * (2.0 * torch.from_numpy(draws) - 1.0)
+            shape = states[0][name].shape
+            draws = stream(seed, f"initial {network} {name}").random((members, *reversed(shape)))
+            values = layer.start_bound * (2.0 * torch.from_numpy(draws) - 1.0)
             tensors[name] = values.mT if len(shape) == 2 else values
     return tensors
 

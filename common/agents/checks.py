@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.agents.algorithm import Algorithm
+from common.agents.bank import Bank
 from common.agents.networks import PERSONAL_SIZE, Actor, Critic
+from common.agents.optimizer import Adam
 from common.config import ConfigError, StudyConfig
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE
 from common.experiment import Experiment
@@ -20,14 +22,26 @@ RUNS, SAMPLES, ROWS = 2, 3, 2  # of the made-up numbers that everything is tried
 
 
 def check_parts(experiment: Experiment, config: StudyConfig) -> None:
-    """ConfigError where a method overrides nothing, fails, or gives another shape than the learner needs."""
+    """ConfigError where a method overrides nothing, fails, gives another shape, or keeps what the learner loses."""
     actor, critic = (experiment.actor or Actor)(config), (experiment.critic or Critic)(config)
     algorithm = (experiment.algorithm or Algorithm)(config)
-    for own, base in ((actor, Actor), (critic, Critic), (algorithm, Algorithm)):
+    parts = ((actor, Actor), (critic, Critic), (algorithm, Algorithm))
+    for own, base in parts:
         _check_names(type(own), base)
+    for network in (actor, critic):
+        _check_tensors(network)
+    kept = [_attributes(own) for own, _ in parts]
     with torch.no_grad():
-        z, heads = _check_networks(actor, critic, config)
+        z = _check_actor(actor, experiment, config)
+        heads = _check_critic(critic, experiment, config)
         _check_rules(actor, algorithm, z, heads, config)
+    for (own, _), before in zip(parts, kept, strict=True):
+        for name, value in _attributes(own).items():
+            if before.get(name) is not value:
+                raise ConfigError(
+                    f"{type(own).__name__}{name}: a method sets it anew, which is lost; allowed: "
+                    + ("buffers that are changed in place" if isinstance(own, nn.Module) else "run_state")
+                )
 
 
 def _check_names(own: type, base: type) -> None:
@@ -40,13 +54,46 @@ def _check_names(own: type, base: type) -> None:
                 raise ConfigError(f"{cls.__name__}.{name}: overrides nothing; did you mean {near[0]}?")
 
 
+def _check_tensors(network: Actor | Critic) -> None:
+    """The engine keeps all parameters and buffers of a kind in one tensor, each once, and trains every parameter."""
+    places: dict[int, str] = {}
+    for named in (network.named_parameters, network.named_buffers):
+        for name, x in named(remove_duplicate=False):
+            problem = None
+            if id(x) in places:
+                problem = f"is {places[id(x)]} as well; allowed: a tensor of its own"
+            elif isinstance(x, nn.Parameter) and not x.requires_grad:
+                problem = "has requires_grad=False, but every parameter is trained; allowed: a buffer"
+            elif name not in network.state_dict():
+                problem = "is not persistent; allowed: buffers that are"
+            elif not x.is_floating_point():
+                problem = f"has {x.dtype}; allowed: a floating-point type"
+            if problem:
+                raise ConfigError(f"{type(network).__name__}.{name} {problem}")
+            places[id(x)] = name
+
+
+def _attributes(own: object) -> dict[str, Any]:
+    """What an object, and each module in it, keeps, by name."""
+    parts = own.named_modules() if isinstance(own, nn.Module) else [("", own)]
+    found = {}
+    for path, part in parts:
+        for name, value in (vars(part) | getattr(part, "_buffers", {})).items():
+            found[f".{path}.{name}" if path else f".{name}"] = value
+    return found
+
+
 def _tried(what: str, function: Callable[..., Any], *inputs: Any) -> Any:
+    before = torch.get_rng_state()
     try:
-        return function(*inputs)
+        output = function(*inputs)
     except Exception as problem:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise ConfigError(f"{what} fails on inputs of shape {shapes}: {reason}") from problem
+    if not torch.equal(before, torch.get_rng_state()):
+        raise ConfigError(f"{what} draws random numbers; allowed: those that a rule is given, which the seed fixes")
+    return output
 
 
 def _expect(what: str, output: Any, *shape: int) -> None:
@@ -55,24 +102,64 @@ def _expect(what: str, output: Any, *shape: int) -> None:
         raise ConfigError(f"{what} gives {found}; allowed: a tensor of shape {shape}")
 
 
-def _check_networks(actor: Actor, critic: Critic, config: StudyConfig) -> tuple[int, int]:
-    """Numbers in z, and heads of the critic."""
-    agents, a, c = config.agents, type(actor).__name__, type(critic).__name__
-    states = torch.rand(SAMPLES, STATE_SIZE)
-    z = _tried(f"{a}.forward", actor, states)
-    _expect(f"{a}.squash of what {a}.forward gives", _tried(f"{a}.squash", actor.squash, z), SAMPLES, ACTION_SIZE)
+def _stacked(network: Actor | Critic, make: Callable[[Any], nn.Module], config: StudyConfig) -> Callable[..., None]:
+    """Tries a method of two networks at once, as the engine calls it."""
+    bank = Bank(
+        lambda: make(config), "checks", [0, 1], 1, optimizer=Adam, separate_target=False, one_by_one=False,
+        dtype=torch.float32, device=torch.device("cpu"),
+    )  # fmt: skip
 
-    def stacked(tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        return torch.func.functional_call(actor, tensors, (x,))
+    def tried(method: str, *inputs: Tensor) -> None:
+        what = f"{type(network).__name__}.{method}, for several networks at once,"
+        two = [x.expand(2, *x.shape) for x in inputs]
+        if method.startswith("observe"):
+            _tried(what, lambda *x: bank.observe(method, slice(0, 2), *x), *two)
+        else:
+            _tried(what, lambda *x: bank.call(method, bank.tensors(slice(0, 2)), *x), *two)
 
-    two = {name: torch.stack((x, x)) for name, x in actor.state_dict().items()}
-    _tried(f"{a}.forward, for several networks at once,", torch.func.vmap(stacked), two, torch.stack((states, states)))
-    joint = (torch.rand(SAMPLES, agents * STATE_SIZE), torch.rand(SAMPLES, agents * ACTION_SIZE))
-    share = _tried(f"{c}.joint", critic.joint, *joint).unsqueeze(1)
-    q = _tried(f"{c}.values", critic.values, share, torch.rand(SAMPLES, ROWS, PERSONAL_SIZE))
-    heads = q.shape[-1] if q.ndim == 3 else 1
-    _expect(f"{c}.values of {SAMPLES} samples with {ROWS} rows each", q, SAMPLES, ROWS, heads)
-    return z.shape[-1], q.shape[-1]
+    return tried
+
+
+def _check_actor(actor: Actor, experiment: Experiment, config: StudyConfig) -> int:
+    """Numbers in z."""
+    name, stacked = type(actor).__name__, _stacked(actor, experiment.actor or Actor, config)
+    for samples in (SAMPLES, 1):  # an agent learns from a batch, and acts on one state
+        states = torch.rand(samples, STATE_SIZE)
+        for method, seen in (("observe", states[:1]), ("observe_batch", states)):
+            _tried(f"{name}.{method}", getattr(actor, method), seen)
+            stacked(method, seen)
+        z = _tried(f"{name}.forward", actor, states)
+        actions = _tried(f"{name}.squash", actor.squash, z)
+        _expect(f"{name}.squash of what {name}.forward gives", actions, samples, ACTION_SIZE)
+        if not actions.isfinite().all():
+            raise ConfigError(f"{name}.forward of {samples} states gives {z.tolist()}; allowed: finite numbers")
+        stacked("forward", states)
+    measured = _tried(f"{name}.measures", actor.measures, states)
+    if measured:
+        stacked("measures", states)
+    for x in (*actor.parameters(), *actor.buffers()):
+        x.add_(1.0)
+    if not torch.equal(actor.squash(z), actions):
+        raise ConfigError(f"{name}.squash uses tensors of its network, but is called once for all; allowed: in forward")
+    return z.shape[-1]
+
+
+def _check_critic(critic: Critic, experiment: Experiment, config: StudyConfig) -> int:
+    """Heads of the critic."""
+    name, stacked = type(critic).__name__, _stacked(critic, experiment.critic or Critic, config)
+    for samples in (SAMPLES, 1):
+        joint = torch.rand(samples, config.agents * STATE_SIZE), torch.rand(samples, config.agents * ACTION_SIZE)
+        share = _tried(f"{name}.joint", critic.joint, *joint).unsqueeze(1)
+        rows = torch.rand(samples, ROWS, PERSONAL_SIZE)
+        q = _tried(f"{name}.values", critic.values, share, rows)
+        heads = q.shape[-1] if q.ndim == 3 else 1
+        _expect(f"{name}.values of {samples} samples with {ROWS} rows each", q, samples, ROWS, heads)
+        stacked("joint", *joint)
+        stacked("values", share, rows)
+    played = joint[0][:1], joint[1][:1], torch.rand(config.agents, PERSONAL_SIZE)
+    _tried(f"{name}.observe", critic.observe, *played)
+    stacked("observe", *played)
+    return q.shape[-1]
 
 
 def _check_rules(actor: Actor, algorithm: Algorithm, z_size: int, heads: int, config: StudyConfig) -> None:

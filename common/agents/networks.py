@@ -19,7 +19,25 @@ from common.environment.mec_env import ACTION_SIZE, STATE_SIZE
 PERSONAL_SIZE = STATE_SIZE + ACTION_SIZE
 
 
-class Linear(nn.Linear):
+class StreamStart:
+    """Mixed into a layer whose parameters start in U(-bound, bound), in a study from random streams of their own.
+
+    A parameter that a variant gives other values in its constructor keeps these, as do all other layers.
+    """
+
+    def start_within(self, bound: float) -> None:
+        """Let all parameters of this layer start in U(-bound, bound)."""
+        self.start_bound = bound
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        self._started = {name: x.detach().clone() for name, x in self.named_parameters()}
+
+    def from_streams(self) -> list[str]:
+        """Names of the parameters that are as they were started."""
+        return [name for name, x in self.named_parameters() if torch.equal(x, self._started[name])]
+
+
+class Linear(StreamStart, nn.Linear):
     """nn.Linear whose weight and bias start in U(-bound, bound); PyTorch's default 1/√inputs unless given.
 
     It also takes stacked weights (G, outputs, inputs) on x (G, B, inputs), which is what `Bank` makes use of.
@@ -27,7 +45,7 @@ class Linear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, bound: float | None = None):
         super().__init__(inputs, outputs)
-        self.bound = bound or 1.0 / math.sqrt(inputs)
+        self.start_within(bound or 1.0 / math.sqrt(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, inputs) -> (…, outputs)."""
@@ -39,7 +57,7 @@ class Linear(nn.Linear):
         return (x * self.weight[0]).sum(-1, keepdim=True) + self.bias
 
 
-class SplitLinear(nn.Module):
+class SplitLinear(StreamStart, nn.Module):
     """A linear layer whose input comes in parts, each with columns of the weight of its own.
 
     So the critic's share for all states and actions is computed once per sample, not once per row, and a gradient
@@ -48,10 +66,10 @@ class SplitLinear(nn.Module):
 
     def __init__(self, outputs: int, **widths: int):
         super().__init__()
-        self.bound = 1.0 / math.sqrt(sum(widths.values()))
         for part, width in widths.items():
             self.register_parameter(part, nn.Parameter(torch.empty(outputs, width)))
         self.bias = nn.Parameter(torch.empty(outputs))
+        self.start_within(1.0 / math.sqrt(sum(widths.values())))
 
     def add(self, share: Tensor, part: str, x: Tensor) -> Tensor:
         """`share` (…, outputs) and what part x (…, width) gives, broadcast."""

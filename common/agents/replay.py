@@ -100,8 +100,13 @@ class Replay:
         )
 
     def update_priorities(self, runs: slice, indices: Tensor, td_squares: Tensor) -> None:
-        """New priorities of transitions `indices` (r, B) of `runs` from their squared TD errors (r, B)."""
-        self.priorities[runs].scatter_(1, indices, priority(td_squares))
+        """New priorities of transitions `indices` (r, B), ascending, of `runs` from their squared TD errors (r, B).
+
+        Of a transition that was drawn several times the last one counts: their errors differ where target noise does,
+        and in the last bits, and CUDA writes them in any order.
+        """
+        last = torch.searchsorted(indices, indices, right=True) - 1
+        self.priorities[runs].scatter_(1, indices, priority(td_squares.gather(1, last)))
 
     def filled(self, episodes: int) -> dict[str, Tensor]:
         """The part of every tensor that the first `episodes` episodes have filled, as views."""

@@ -98,7 +98,7 @@ class Update:
             wanted &= ~batch.done.unsqueeze(-1)
         p = self.critics.tensors(runs, target=True)
         best = self._values(p, batch.next_states, actions, wanted, target=True).amax(-1)
-        best = best.masked_fill(batch.done, -torch.inf)
+        best = best.masked_fill(batch.done, 0.0)
         seen = self.algorithm.reward(self.remembered(runs), batch.rewards)
         return self.algorithm.td_target(seen.to(best.dtype), batch.done, best)
 
@@ -144,10 +144,11 @@ class Update:
         q, valid = self.stored_rows(p, batch)
         loss = self.algorithm.critic_loss(q, y, weights, valid)
         with torch.no_grad():
-            squares, finite = self._td_squares(q, y, valid), torch.isfinite(loss)
+            squares = self._td_squares(q, y, valid)
+            finite = torch.isfinite(loss) & torch.isfinite(squares).all(1)
         if not due:
             return squares, finite, self._not_due(self.critics, runs, "critic") if details else {}
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        gradients = gradient_of(loss, *leaves.values())
         named = dict(zip(leaves, gradients, strict=True))
         _, change, logged = self._step(self.critics, runs, slice(None), named, scales, details, exact=details)
         logged = {f"critic_{name}": x.squeeze(1) for name, x in logged.items()}
@@ -167,7 +168,7 @@ class Update:
                 logged["extras"] = self._measures(runs, states)
         if not due:
             _, seen, q = self._actor_loss(runs, states, z, actions.detach().requires_grad_(), None, 0, weights)
-            (dq_da,) = torch.autograd.grad(q.sum(), [seen])
+            (dq_da,) = gradient_of(q, seen)
             idle = self._not_due(self.actors, runs, "actor")
             return self._nothing_changed(states), {**logged, **idle, "z_after": z, "dq_da": dq_da}
         step = self._sequential_step if self.sequential else self._joint_step
@@ -184,8 +185,8 @@ class Update:
         leaves, p = self.actors.leaves(runs)
         z, actions = self.act(p, states)
         loss, seen, q = self._actor_loss(runs, states, z, actions, None, 0, weights)
-        slope = torch.autograd.grad(q.sum(), [seen], retain_graph=True) if details else None
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        slope = gradient_of(q, seen, keep=True) if details else None
+        gradients = gradient_of(loss, *leaves.values())
         report, measured = self._step_actors(runs, slice(None), leaves, gradients, loss, scales, details)
         return report, measured | ({"dq_da": slope[0]} if details else {})
 
@@ -201,8 +202,8 @@ class Update:
             leaves, p = self.actors.leaves(runs, one)
             z, own = self.act(p, states[:, :, one])
             loss, seen, q = self._actor_loss(runs, states, z, own, actions, agent, weights)
-            slope = torch.autograd.grad(q.sum(), [seen], retain_graph=True) if details else None
-            gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+            slope = gradient_of(q, seen, keep=True) if details else None
+            gradients = gradient_of(loss, *leaves.values())
             report, measured = self._step_actors(runs, one, leaves, gradients, loss, scales, details)
             reports.append(report)
             # Agents become the last dimension but one, so that all are joined along it.
@@ -322,6 +323,11 @@ class Update:
                     self.algorithm.update_target(bank.flat[runs], bank.target[runs])
         report = StepReport(report.changed, report.unchanged, report.gradient_alive, report.finite & finite)
         return squares, report, {**critic, **actor}
+
+
+def gradient_of(values: Tensor, *inputs: Tensor, keep: bool = False) -> tuple[Tensor, ...]:
+    """Of the sum of values, zeros for inputs that none depends on; `keep` what is needed for another."""
+    return torch.autograd.grad(values.sum(), inputs, retain_graph=keep, materialize_grads=True)
 
 
 def largest(numbers: Tensor) -> Tensor:

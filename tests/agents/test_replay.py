@@ -176,6 +176,13 @@ def test_update_priorities_reaches_its_slots_only() -> None:
     assert counts[1, 17] > 85 > 50 > counts[0, 17] and counts[1, 3] == 0
 
 
+def test_the_last_of_several_errors_of_a_transition_counts() -> None:
+    replay = empty_replay(1)
+    indices, squares = torch.tensor([[1, 1, 4, 4, 4, 9]] * RUNS), torch.arange(6.0).expand(RUNS, -1)
+    replay.update_priorities(slice(None), indices, squares)
+    assert torch.equal(replay.priorities[:, [1, 4, 9]], priority(squares[:, [1, 4, 5]]))
+
+
 def test_keep_leaves_the_other_runs_as_they_were() -> None:
     """Before the ring is full and after it wrapped; the next episode then goes where it belongs."""
     for filled in (2, 5):

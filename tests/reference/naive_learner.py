@@ -324,7 +324,7 @@ class NaiveRun:
 
     def td_target(self, transition: Transition) -> torch.Tensor:
         """y of one transition, from the target networks; just the reward when the episode ends there."""
-        reward, next_value = self.tensor(transition.reward), self.tensor(-math.inf)
+        reward, next_value = self.tensor(transition.reward), self.tensor(0.0)
         if self.rule("reward"):
             reward = self.rule("reward")(self.run_state, reward[None, None])[0, 0]
         if not transition.done:
@@ -429,7 +429,7 @@ class NaiveRun:
         gradients = []
         if self.config.actor_update == "joint":
             for actor in self.actors:
-                gradients.append(torch.autograd.grad(joint_loss, [*actor.parameters()], retain_graph=True))
+                gradients.append(gradient_of(joint_loss, actor, keep=True))
             for actor, optimizer, own in zip(self.actors, self.actor_optimizers, gradients, strict=True):
                 self.step(actor, optimizer, own)
             named = [named_like(actor, own) for actor, own in zip(self.actors, gradients, strict=True)]
@@ -443,7 +443,7 @@ class NaiveRun:
         self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor | Sequence[torch.Tensor]
     ) -> Weights:
         """Step one network down a loss, or a gradient; clip it on its own where asked for. Gives the gradient."""
-        gradient = torch.autograd.grad(loss, [*net.parameters()]) if isinstance(loss, torch.Tensor) else loss
+        gradient = gradient_of(loss, net) if isinstance(loss, torch.Tensor) else loss
         for parameter, values in zip(net.parameters(), gradient, strict=True):
             parameter.grad = values.clone()
         if self.config.clip_norm > 0:
@@ -508,6 +508,11 @@ def with_tensors(module: nn.Module, tensors: Weights) -> nn.Module:
     """The module with these parameters and buffers."""
     module.load_state_dict(tensors)
     return module
+
+
+def gradient_of(loss: torch.Tensor, net: nn.Module, keep: bool = False) -> Sequence[torch.Tensor]:
+    """Gradient by the network's parameters, zeros for those that it does not use."""
+    return torch.autograd.grad(loss, [*net.parameters()], retain_graph=keep, materialize_grads=True)
 
 
 def named_like(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Weights:

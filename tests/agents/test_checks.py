@@ -1,0 +1,209 @@
+"""What an experiment's own networks and rules may do, and what is refused in one line before training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import make_learner
+from torch import Tensor, nn
+
+from common.agents.algorithm import Algorithm
+from common.agents.checks import check_parts
+from common.agents.networks import Actor, Critic
+from common.agents.reports import RunKey
+from common.config import ConfigError, StudyConfig
+from common.experiment import Experiment
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KEYS = [RunKey(1, 1e-3, 1e-3), RunKey(2, 1e-3, 1e-3)]
+SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "critic_hidden": (16, 8)}
+
+
+class ReboundActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.register_buffer("low", torch.zeros(3))
+
+    def observe(self, state: Tensor) -> None:
+        self.low = torch.minimum(self.low, super().forward(state).amin(0))
+
+
+class CountingCritic(Critic):
+    steps = 0
+
+    def observe(self, states: Tensor, actions: Tensor, personal: Tensor) -> None:
+        self.steps += 1
+
+
+class FrozenActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.fc1.requires_grad_(False)
+
+
+class TiedActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.fc3.bias = self.fc2.bias
+
+
+class BufferActor(Actor):
+    """With a buffer of another kind."""
+
+    def __init__(self, config: StudyConfig, value: Tensor, persistent: bool = True):
+        super().__init__(config)
+        self.register_buffer("seen", value, persistent)
+
+
+class DropoutCritic(Critic):
+    def activation(self, x: Tensor, layer: int) -> Tensor:
+        return nn.functional.dropout(super().activation(x, layer))
+
+
+class StandardisingActor(Actor):
+    def forward(self, state: Tensor) -> Tensor:
+        z = super().forward(state)
+        return (z - z.mean(0)) / z.std(0, correction=0)
+
+
+class LearnedSquashActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.slope = nn.Parameter(torch.ones(3))
+
+    def squash(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.slope * z)
+
+
+class RememberingRule(Algorithm):
+    largest = 1.0
+
+    def reward(self, run_state: dict, rewards: Tensor) -> Tensor:
+        self.largest = torch.maximum(torch.as_tensor(self.largest), rewards.abs().amax())
+        return rewards / self.largest
+
+
+class NoisyRule(Algorithm):
+    def target_action(self, actions: Tensor, z: Tensor, noise: Tensor | None) -> Tensor:
+        return actions + torch.randn_like(actions)
+
+
+REFUSED = {
+    # What the one line names.
+    "rebinds a buffer": ({"actor": ReboundActor}, "ReboundActor.low"),
+    "counts in an attribute": ({"critic": CountingCritic}, "CountingCritic.steps"),
+    "freezes a layer": ({"actor": FrozenActor}, "FrozenActor.fc1.weight has requires_grad=False"),
+    "ties weights": ({"actor": TiedActor}, "TiedActor.fc3.bias is fc2.bias as well"),
+    "bool buffer": ({"actor": lambda config: BufferActor(config, torch.tensor(True))}, "seen has torch.bool"),
+    "buffer left out": ({"actor": lambda config: BufferActor(config, torch.ones(1), False)}, "BufferActor.seen is not"),
+    "dropout": ({"critic": DropoutCritic}, "DropoutCritic.values draws"),
+    "needs several states": ({"actor": StandardisingActor}, "StandardisingActor.forward of 1 states"),
+    "squash with weights": ({"actor": LearnedSquashActor}, "LearnedSquashActor.squash"),
+    "rule with an attribute": ({"algorithm": RememberingRule}, "RememberingRule.largest"),
+    "rule with noise": ({"algorithm": NoisyRule}, "NoisyRule.target_action draws"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what: str) -> None:
+    parts, named = REFUSED[what]
+    with pytest.raises(ConfigError) as caught:
+        check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
+    assert named in str(caught.value) and "allowed" in str(caught.value) and "\n" not in str(caught.value)
+
+
+class OwnStartActor(Actor):
+    """A start of its own, by every usual way of writing it; `bound` means nothing to anybody else."""
+
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        nn.init.zeros_(self.fc1.bias)
+        self.fc2.weight.data.mul_(0.5)
+        self.fc3.weight = nn.Parameter(torch.full_like(self.fc3.weight, 0.25))
+        self.gain = nn.LayerNorm(3)
+        self.gain.bound = 5.0
+        self.head = nn.Linear(3, 3)
+        self.head.weight.data.copy_(torch.eye(3))
+
+
+def test_a_start_of_its_own_is_kept() -> None:
+    own, plain = (
+        make_learner(KEYS, experiment=Experiment("own", "", actor=actor), **SMALL).actors.tensors(slice(None))
+        for actor in (OwnStartActor, None)
+    )
+    assert (own["fc1.bias"] == 0).all() and (own["fc3.weight"] == 0.25).all()
+    assert (own["gain.weight"] == 1).all() and (own["head.weight"] == torch.eye(3)).all()
+    assert own["fc2.weight"].abs().max() <= 0.5 / 8 and len(own["fc2.weight"].unique()) > 10_000
+    for name in ("fc1.weight", "fc2.bias", "fc3.bias"):
+        assert torch.equal(own[name], plain[name]), name
+
+
+@pytest.mark.parametrize("network", [Actor, Critic])
+def test_a_network_by_itself_has_its_start(network: type[Actor | Critic]) -> None:
+    made = network(StudyConfig(**SMALL))
+    for name, values in made.named_parameters():
+        layer = made.layer(int(name[2]))
+        assert values.isfinite().all() and values.unique().numel() > 0.9 * values.numel()
+        assert 0.5 * layer.start_bound < values.abs().max() <= layer.start_bound
+
+
+class UnusedActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.unused = nn.Linear(4, 4)
+
+
+class UnusedCritic(Critic):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.unused = nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["joint", "sequential"])
+def test_a_parameter_that_nobody_uses_stands_still(mode: str) -> None:
+    experiment = Experiment("unused", "", actor=UnusedActor, critic=UnusedCritic)
+    check_parts(experiment, StudyConfig(**SMALL))
+    learner = make_learner(KEYS, experiment=experiment, actor_update=mode, **SMALL)
+    before = learner.actors.tensors(slice(None))["unused.weight"].clone()
+    for _ in range(3):
+        report = learner.train_episode(details=True)
+    assert torch.equal(learner.actors.tensors(slice(None))["unused.weight"], before)
+    assert (learner.critics.tensors(slice(None))["unused"] == 1).all() and report.step.changed.all()
+
+
+class WrittenOut(Algorithm):
+    def td_target(self, rewards: Tensor, done: Tensor, next_value: Tensor) -> Tensor:
+        return rewards + self.config.gamma * (1.0 - done.to(rewards.dtype)) * next_value
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_td_target_may_multiply_by_one_minus_done(dense: bool) -> None:
+    made = (Experiment("e", "", algorithm=rules) for rules in (None, WrittenOut))
+    learners = [make_learner(KEYS, dense, own, **SMALL) for own in made]
+    for _ in range(3):
+        for learner in learners:
+            learner.train_episode()
+    plain, written = (learner.state() for learner in learners)
+    assert all(torch.equal(x, written[name]) for name, x in plain.items())
+
+
+class Untouched(Algorithm):
+    """No step is due, and the loss is 0 whatever the errors are."""
+
+    def critic_loss(self, q: Tensor, y: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+        return 0.0 * q.nan_to_num(0.0, 0.0, 0.0).sum((1, 2, 3))
+
+    def critic_due(self, update: int) -> bool:
+        return False
+
+    actor_due = critic_due
+
+
+def test_a_run_whose_errors_are_no_numbers_has_diverged() -> None:
+    learner = make_learner(KEYS, experiment=Experiment("e", "", algorithm=Untouched), **SMALL)
+    for _ in range(2):
+        report = learner.train_episode()
+    assert report.step.finite.all()
+    learner.critics.tensors(slice(1, 2))["fc3.bias"].fill_(torch.nan)
+    assert learner.train_episode().step.finite.tolist() == [True, False]
