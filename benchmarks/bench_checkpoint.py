@@ -44,7 +44,7 @@ def main() -> None:
         )  # fmt: skip
         for _ in range(3):
             shard.tracker.observe(shard.engine.train_episode())
-        shard.engine.learner.episode = config.replay_capacity // 10  # all of the replay counts as filled
+        shard.engine.episode = config.replay_capacity // 10  # all of the replay counts as filled
         saves = []
         for _ in range(3):
             start = time.perf_counter()

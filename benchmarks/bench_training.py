@@ -119,8 +119,8 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     """Steady-state figures of the engine with `runs` runs."""
     config = StudyConfig(actor_update=mode, cuda_graph=cuda_graph)
     engine = Engine(BASELINE, config, grid_keys(runs), device, threads=torch.get_num_threads())
-    for name in engine.learner.replay.TENSORS:  # touch every page, so that memory is that of a full replay
-        getattr(engine.learner.replay, name).zero_()
+    for name in engine.replay.TENSORS:  # touch every page, so that memory is that of a full replay
+        getattr(engine.replay, name).zero_()
     for _ in range(WARM_UP if mode == "joint" else 2):
         engine.train_episode()
     tracker = Tracker(engine.keys, config.agents, engine.env, engine.layers, device, early_stop=True)
@@ -137,7 +137,7 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     memory_used = memory.peak_bytes(device) + engine.peak_worker_bytes
     counted = runs * counted_flop(config, engine.episode)
     executed = counted
-    if not engine.learner.dense and mode == "joint":
+    if not engine.dense and mode == "joint":
         executed = runs * counted_flop(config, engine.episode, scored_rows(engine, 3) / runs)
     return {
         "runs": runs,

@@ -48,14 +48,14 @@ class EpisodeInputs:
     explore: Tensor
     order: Tensor
     replay: Tensor
-    target_noise: Tensor | None
-    stored_noise: Tensor | None
     epsilon: Tensor
     beta: Tensor
     actor_scales: Tensor
     critic_scales: Tensor
     position: Tensor
     due: tuple[Due, ...]
+    target_noise: Tensor | None = None
+    stored_noise: Tensor | None = None
 
     def take(self, other: EpisodeInputs) -> None:
         """Copy another episode's tensors into these."""
@@ -69,22 +69,11 @@ def draw(config: StudyConfig, seeds: list[int], episode: int, target_noise: bool
     """The fields of EpisodeInputs that are drawn, of training episode `episode`."""
     sizes = (STEPS, config.agents, config.updates_per_episode, config.batch_size)
     draws = [episode_draws(seed, episode, *sizes, target_noise) for seed in seeds]
-
-    def stacked(name: str) -> np.ndarray | None:
-        return np.stack([getattr(own, name) for own in draws]) if target_noise or "_noise" not in name else None
-
+    found = {name: np.stack([own[name] for own in draws]) for name in draws[0]}
+    found |= {name: found[name].swapaxes(0, 1) for name in ("replay", "target_noise") if name in found}
     scale = epsilon(episode)
-    target = stacked("target_noise")
-    return {
-        "tasks": tasks_from_draws(stacked("tasks")),
-        "noise": stacked("noise"),
-        "explore": stacked("coin") < scale,
-        "order": stacked("order"),
-        "replay": stacked("replay").swapaxes(0, 1),
-        "target_noise": None if target is None else target.swapaxes(0, 1),
-        "stored_noise": stacked("stored_noise"),
-        "epsilon": np.array(scale),
-    }
+    found |= {"tasks": tasks_from_draws(found["tasks"]), "explore": found.pop("coin") < scale}
+    return found | {"epsilon": np.array(scale)}
 
 
 def on_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: R runs, r of them, S seeds, N agents, T steps, E evaluation episodes, U 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,20 +18,13 @@ from common.agents.algorithm import Algorithm
 from common.agents.bank import Bank, Zeros, plain_zeros
 from common.agents.inputs import Due, EpisodeInputs, draw, on_device
 from common.agents.networks import Actor, Critic
-from common.agents.replay import Replay, importance_exponent
+from common.agents.replay import Batch, Replay, importance_exponent
 from common.agents.reports import EpisodeReport, RunKey, StepDetails, StepReport
-from common.agents.update import Batch, Update, agents_first
+from common.agents.update import Update, agents_first
 from common.config import StudyConfig
 from common.environment.evaluation import Evaluation, evaluation_tasks, summarise
-from common.environment.mec_env import ACTION_SIZE, SIZE, STATE_SIZE, STEPS, STORAGE, MecEnv, World, draw_world, share
-from common.environment.offloading import (
-    accept_at_random,
-    choose_offloads,
-    exceeds_limits,
-    offload_slots,
-    proposes,
-    rank_and_accept,
-)
+from common.environment.mec_env import SIZE, STORAGE, MecEnv, World, draw_world, share
+from common.environment.offloading import choose_offloads, exceeds_limits, offload_slots, proposes
 from common.environment.rollout import Trajectory, play
 from common.experiment import Experiment
 
@@ -41,15 +33,11 @@ UNLIMITED = 2**30  # unless an engine that knows the cache asks for less
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive runs: which, their worlds (r, N), which seed each belongs to (r,), and the runs of each seed.
-
-    groups: (seed's number, runs counted within the part).
-    """
+    """Consecutive runs: which, their worlds (r, N), and which of the learner's seeds each belongs to (r,)."""
 
     runs: slice
     world: World
     seed_of_run: Tensor
-    groups: list[tuple[int, slice]]
 
 
 class Learner:
@@ -97,26 +85,8 @@ class Learner:
         self.run_state: dict[str, Tensor] = {}
         for name, start in self.algorithm.run_state().items():
             self.run_state[name] = zeros((len(keys),), torch.float64, device).fill_(start)
-        self.update = Update(
-            self.actors,
-            self.critics,
-            self.algorithm,
-            self.run_state,
-            clip_norm=config.clip_norm,
-            sequential=config.actor_update == "sequential",
-            dense=self.dense,
-        )
-        self.replay = Replay(
-            len(keys),
-            min(config.replay_capacity // STEPS, config.episodes),
-            STEPS,
-            config.agents,
-            (STATE_SIZE, ACTION_SIZE),
-            config.channels,
-            self.dtype,
-            device,
-            zeros,
-        )
+        self.update = Update(config, self.actors, self.critics, self.algorithm, self.run_state, self.dense)
+        self.replay = Replay(config, len(keys), device, zeros)
         self.evaluation_tasks = on_device(evaluation_tasks(config.eval_episodes, config.agents), self.dtype, device)
         self._index_runs()
 
@@ -133,11 +103,8 @@ class Learner:
 
     def part(self, runs: slice) -> Part:
         """Consecutive runs, with what belongs to them."""
-        places = [self.seeds.index(key.seed) for key in self.keys[runs]]
-        starts = [places.index(place) for place in dict.fromkeys(places)]
-        groups = [(places[a], slice(a, b)) for a, b in itertools.pairwise([*starts, len(places)])]
-        seed_of_run = torch.tensor(places, device=self.device)
-        return Part(runs, self.worlds.map(lambda x: x[seed_of_run]), seed_of_run, groups)
+        seed_of_run = torch.tensor([self.seeds.index(key.seed) for key in self.keys[runs]], device=self.device)
+        return Part(runs, self.worlds.map(lambda x: x[seed_of_run]), seed_of_run)
 
     def due(self) -> tuple[Due, ...]:
         """Which updates the training steps of the next episode make; none in the first episode."""
@@ -158,8 +125,8 @@ class Learner:
         actor = scales(self.actors, self.actor_lrs, self.actor_steps, [own.actor for own in due])
         beta = np.array([importance_exponent(self.updates + u) for u in range(count)])
 
-        def placed(values: np.ndarray | None, dtype: torch.dtype = self.dtype) -> Tensor | None:
-            return None if values is None else on_device(values, dtype, self.device)
+        def placed(values: np.ndarray, dtype: torch.dtype = self.dtype) -> Tensor:
+            return on_device(values, dtype, self.device)
 
         return EpisodeInputs(
             **{name: placed(x, torch.float64 if name == "replay" else self.dtype) for name, x in drawn.items()},
@@ -174,20 +141,16 @@ class Learner:
         """Play the next episode, store it and, from the second on, train; `details` asks for StepDetails."""
         with self.phase("draws"):
             inputs = self.inputs()
-        report = self.run(self.everything, inputs, details)
-        self.advance(inputs.due)
+        report = self.run(inputs, details)
+        self.episode += 1
+        self.updates += len(inputs.due)
+        self.critic_steps += sum(own.critic for own in inputs.due)
+        self.actor_steps += sum(own.actor for own in inputs.due)
         return replace(report, episode=self.episode)
 
-    def advance(self, due: tuple[Due, ...]) -> None:
-        """Count an episode whose training steps made these updates."""
-        self.episode += 1
-        self.updates += len(due)
-        self.critic_steps += sum(own.critic for own in due)
-        self.actor_steps += sum(own.actor for own in due)
-
-    def run(self, part: Part, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
-        """The episode that `inputs` describe, of some runs, as tensor operations only; its number is left open."""
-        return self.learn(part, inputs, *self.play(part, inputs), details)
+    def run(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        """The episode that `inputs` describe, as tensor operations only; its number is left open."""
+        return self.learn(self.everything, inputs, *self.play(self.everything, inputs), details)
 
     def play(self, part: Part, inputs: EpisodeInputs) -> tuple[Trajectory, Tensor]:
         """One noisy episode of every run of a part, and its noisy actions (r, T, N, 3)."""
@@ -202,7 +165,8 @@ class Learner:
             noisy_actions.append(actions)
             personal = torch.cat((state, actions), dim=-1).flatten(1, 2)
             self.critics.observe("observe", part.runs, state.flatten(2), actions.flatten(2), personal)
-            return self.decide(part, state, actions, inputs.explore[:, t], inputs.order[:, t])
+            explore, order = (x[:, t][part.seed_of_run].unsqueeze(1) for x in (inputs.explore, inputs.order))
+            return self.decide(part, state, actions, explore, order)
 
         with self.phase("rollout"), torch.no_grad():
             trajectory = play(self.env, part.world, inputs.tasks[part.seed_of_run].unsqueeze(1), policy)
@@ -231,33 +195,16 @@ class Learner:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Offloads (r, E, N) bool, alpha and rho (r, E, N) from state (r, E, N, 7) and actions (r, E, N, 3).
 
-        explore (S,) bool and order (S, N): where the proposals exceed the limits and `explore` is true for
-        the run's seed, agents are accepted at random instead of by the critic's ranking.
+        explore (r, E) bool and order (r, E, N): see `choose_offloads`.
         """
-        proposed, sizes = proposes(actions), state[..., SIZE]
-        limits = (self.config.channels, STORAGE)
-        shares = share(actions[..., 1]), share(actions[..., 2])
-        if self.dense:
-            scores = self.update.scores(part.runs, state, actions, proposed)
-            if explore is None:
-                return choose_offloads(proposed, sizes, scores, *limits), *shares
-            flags, orders = explore[part.seed_of_run, None], order[part.seed_of_run, None]
-            return choose_offloads(proposed, sizes, scores, *limits, flags, orders), *shares
-        over = exceeds_limits(proposed, sizes, *limits)
-        accepted = proposed.clone()
-        for seed, own in part.groups:
-            need = over[own].unsqueeze(-1)
-            if explore is not None and explore[seed]:
-                chosen = accept_at_random(order[seed].expand_as(sizes[own]), sizes[own], *limits)
-            elif need.any():
-                ranked = proposed[own] & need
-                runs = slice(part.runs.start + own.start, part.runs.start + own.stop)
-                scores = self.update.scores(runs, state[own], actions[own], ranked)
-                chosen = rank_and_accept(ranked, sizes[own], scores, *limits)
-            else:
-                continue
-            accepted[own] = torch.where(need, chosen, proposed[own])
-        return accepted, *shares
+        proposed, sizes, limits = proposes(actions), state[..., SIZE], (self.config.channels, STORAGE)
+        ranked = proposed
+        if not self.dense:  # only those that the master has to rank
+            ranked = proposed & exceeds_limits(proposed, sizes, *limits).unsqueeze(-1)
+            ranked = ranked if explore is None else ranked & ~explore.unsqueeze(-1)
+        scores = self.update.scores(part.runs, state, actions, ranked) if self.dense or ranked.any() else None
+        offloads = choose_offloads(proposed, sizes, scores, *limits, explore, order)
+        return offloads, share(actions[..., 1]), share(actions[..., 2])
 
     def _store(self, part: Part, inputs: EpisodeInputs, trajectory: Trajectory, noisy: Tensor) -> None:
         """Put the episode into the replay, each transition with its own TD errors under the present networks."""
@@ -270,27 +217,18 @@ class Learner:
             noise = None if inputs.stored_noise is None else inputs.stored_noise[part.seed_of_run]
             transitions = Batch(states[:, :-1], noisy, slots, rewards, states[:, 1:], done, noise)
             squares = self.update.td_squares(part.runs, transitions)
-            place = inputs.position
-            self.replay.insert(part.runs, place, states.flatten(2), noisy.flatten(2), slots, rewards, squares)
+            self.replay.insert(part.runs, inputs.position, states, noisy, slots, rewards, squares)
 
     def _train(
         self, part: Part, inputs: EpisodeInputs, update: int, due: Due, details: bool
     ) -> tuple[StepReport, StepDetails | None]:
         """One training step of a part: its report and, if asked for, its details."""
-        agents, runs = self.config.agents, part.runs
+        runs = part.runs
         with self.phase("replay"), torch.no_grad():
             draws = inputs.replay[update][part.seed_of_run]
+            noise = None if inputs.target_noise is None else inputs.target_noise[update][part.seed_of_run]
             indices, weights = self.replay.sample(runs, draws, inputs.beta[update])
-            states, actions, slots, rewards, next_states, done = self.replay.fetch(runs, indices)
-            batch = Batch(
-                states.unflatten(2, (agents, -1)),
-                actions.unflatten(2, (agents, -1)),
-                slots,
-                rewards,
-                next_states.unflatten(2, (agents, -1)),
-                done,
-                None if inputs.target_noise is None else inputs.target_noise[update][part.seed_of_run],
-            )
+            batch = self.replay.fetch(runs, indices, noise)
         scales, weights = (inputs.critic_scales[update], inputs.actor_scales[update]), weights.to(self.dtype)
         squares, report, logged = self.update(runs, batch, weights, scales, due, details, self.phase)
         self.replay.update_priorities(runs, indices, squares)

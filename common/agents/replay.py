@@ -6,10 +6,15 @@ the same episode, so one position serves them all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from common.agents.bank import Zeros, plain_zeros
+from common.config import StudyConfig
+from common.environment.mec_env import ACTION_SIZE, STATE_SIZE, STEPS
+from common.environment.records import TensorRecord
 
 ALPHA = 0.6
 PRIORITY_OFFSET = 0.01
@@ -21,29 +26,35 @@ def importance_exponent(draws: int) -> float:
     return min(1.0, BETA_START + BETA_STEP * draws)
 
 
-class Replay:
-    """Ring of `episodes` episodes of `steps` transitions for R runs."""
+@dataclass(frozen=True)
+class Batch(TensorRecord):
+    """B transitions of r runs: states (r, B, N, 7), actions (r, B, N, 3), slots (r, B, K), the rest (r, B).
 
-    def __init__(
-        self,
-        runs: int,
-        episodes: int,
-        steps: int,
-        agents: int,
-        sizes: tuple[int, int],
-        slots: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        zeros: Zeros = plain_zeros,
-    ):
-        """Empty replay in memory from `zeros`; `sizes` are the widths of one agent's state and action."""
-        state_size, action_size = (agents * size for size in sizes)
-        self.steps, self.episodes, self.zeros = steps, episodes, zeros
-        self.states = zeros((runs, episodes * (steps + 1), state_size), dtype, device)
-        self.actions = zeros((runs, episodes * steps, action_size), dtype, device)
-        self.slots = zeros((runs, episodes * steps, slots), torch.int16, device)
-        self.rewards = zeros((runs, episodes * steps), dtype, device)
-        self.priorities = zeros((runs, episodes * steps), torch.float64, device)
+    target_noise (r, B, N, 3), where the algorithm wants it.
+    """
+
+    states: Tensor
+    actions: Tensor
+    slots: Tensor
+    rewards: Tensor
+    next_states: Tensor
+    done: Tensor
+    target_noise: Tensor | None = None
+
+
+class Replay:
+    """Ring of `episodes` episodes of T transitions for R runs."""
+
+    def __init__(self, config: StudyConfig, runs: int, device: torch.device, zeros: Zeros = plain_zeros):
+        """Empty replay in memory from `zeros`."""
+        self.agents, self.zeros, dtype = config.agents, zeros, getattr(torch, config.dtype)
+        self.episodes = min(config.replay_capacity // STEPS, config.episodes)
+        steps = self.episodes * STEPS
+        self.states = zeros((runs, self.episodes * (STEPS + 1), self.agents * STATE_SIZE), dtype, device)
+        self.actions = zeros((runs, steps, self.agents * ACTION_SIZE), dtype, device)
+        self.slots = zeros((runs, steps, config.channels), torch.int16, device)
+        self.rewards = zeros((runs, steps), dtype, device)
+        self.priorities = zeros((runs, steps), torch.float64, device)
 
     TENSORS = ("states", "actions", "slots", "rewards", "priorities")
 
@@ -59,13 +70,12 @@ class Replay:
     ) -> None:
         """Store one episode of `runs` at ring position `position` (a 1-element tensor).
 
-        states (r, T+1, 7N), actions (r, T, 3N), slots (r, T, K), rewards and td_squares (r, T).
+        states (r, T+1, N, 7), actions (r, T, N, 3), slots (r, T, K), rewards and td_squares (r, T).
         """
-        steps = torch.arange(self.steps, device=position.device)
-        rows = position * self.steps + steps
-        state_rows = position * (self.steps + 1) + torch.arange(self.steps + 1, device=position.device)
-        self.states[runs].index_copy_(1, state_rows, states)
-        self.actions[runs].index_copy_(1, rows, actions)
+        rows = position * STEPS + torch.arange(STEPS, device=position.device)
+        state_rows = position * (STEPS + 1) + torch.arange(STEPS + 1, device=position.device)
+        self.states[runs].index_copy_(1, state_rows, states.flatten(2))
+        self.actions[runs].index_copy_(1, rows, actions.flatten(2))
         self.slots[runs].index_copy_(1, rows, slots.to(torch.int16))
         self.rewards[runs].index_copy_(1, rows, rewards)
         self.priorities[runs].index_copy_(1, rows, priority(td_squares))
@@ -84,19 +94,19 @@ class Replay:
         logs = priorities.gather(1, indices).log()
         return indices, torch.exp((logs.amin(1, keepdim=True) - logs) * beta)
 
-    def fetch(self, runs: slice, indices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """States, actions, slots, rewards, next states and done of transitions `indices` (r, B) of `runs`."""
+    def fetch(self, runs: slice, indices: Tensor, target_noise: Tensor | None = None) -> Batch:
+        """Transitions `indices` (r, B) of `runs`."""
         row = torch.arange(indices.shape[0], device=indices.device).unsqueeze(1)
-        step = indices % self.steps
-        state_rows = indices + torch.div(indices, self.steps, rounding_mode="floor")
+        state_rows = indices + torch.div(indices, STEPS, rounding_mode="floor")
         states = self.states[runs]
-        return (
-            states[row, state_rows],
-            self.actions[runs][row, indices],
+        return Batch(
+            states[row, state_rows].unflatten(2, (self.agents, -1)),
+            self.actions[runs][row, indices].unflatten(2, (self.agents, -1)),
             self.slots[runs][row, indices].long(),
             self.rewards[runs][row, indices],
-            states[row, state_rows + 1],
-            step == self.steps - 1,
+            states[row, state_rows + 1].unflatten(2, (self.agents, -1)),
+            indices % STEPS == STEPS - 1,
+            target_noise,
         )
 
     def update_priorities(self, runs: slice, indices: Tensor, td_squares: Tensor) -> None:

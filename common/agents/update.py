@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -19,25 +19,10 @@ from common.agents.critic_rows import candidate_rows, joint_share, personal_inpu
 from common.agents.inputs import Due
 from common.agents.layout import Tensors
 from common.agents.networks import Actor
+from common.agents.replay import Batch
 from common.agents.reports import StepReport
+from common.config import StudyConfig
 from common.environment.offloading import proposes
-from common.environment.records import TensorRecord
-
-
-@dataclass(frozen=True)
-class Batch(TensorRecord):
-    """B transitions of r runs: states (r, B, N, 7), actions (r, B, N, 3), slots (r, B, K), the rest (r, B).
-
-    target_noise (r, B, N, 3), where the algorithm wants it.
-    """
-
-    states: Tensor
-    actions: Tensor
-    slots: Tensor
-    rewards: Tensor
-    next_states: Tensor
-    done: Tensor
-    target_noise: Tensor | None = None
 
 
 def agents_first(states: Tensor) -> Tensor:
@@ -49,19 +34,11 @@ class Update:
     """The training step of some runs; holds the networks and no other state."""
 
     def __init__(
-        self,
-        actors: Bank,
-        critics: Bank,
-        algorithm: Algorithm,
-        run_state: Tensors,
-        *,
-        clip_norm: float,
-        sequential: bool,
-        dense: bool,
+        self, config: StudyConfig, actors: Bank, critics: Bank, algorithm: Algorithm, run_state: Tensors, dense: bool
     ):
         """run_state (R,) each: what the algorithm remembers; dense: see `critic_rows.row_values`."""
         self.actors, self.critics, self.algorithm, self.run_state = actors, critics, algorithm, run_state
-        self.clip_norm, self.sequential, self.dense = clip_norm, sequential, dense
+        self.clip_norm, self.sequential, self.dense = config.clip_norm, config.actor_update == "sequential", dense
 
     def act(self, p: Tensors, states: Tensor) -> tuple[Tensor, Tensor]:
         """Pre-activations z and actions (r, B, n, 3) of n agents from states (r, B, n, 7); p holds (r·n, …)."""
@@ -167,67 +144,62 @@ class Update:
                 logged = {"states": states, "actions": actions, "pre_activations": z}
                 logged["extras"] = self._measures(runs, states)
         if not due:
-            _, seen, q = self._actor_loss(runs, states, z, actions.detach().requires_grad_(), None, 0, weights)
+            own = actions.detach().requires_grad_()
+            _, seen, q = self._actor_loss(runs, states, z, own, None, slice(None), weights)
             (dq_da,) = gradient_of(q, seen)
             idle = self._not_due(self.actors, runs, "actor")
             return self._nothing_changed(states), {**logged, **idle, "z_after": z, "dq_da": dq_da}
-        step = self._sequential_step if self.sequential else self._joint_step
-        report, measured = step(runs, states, weights, scales, details)
+        report, measured = self._step_actors(runs, states, weights, scales, details)
         if details:
             with torch.no_grad():
                 logged["z_after"] = self.act(self.actors.tensors(runs), states)[0]
         return report, {**logged, **measured}
 
-    def _joint_step(
+    def _step_actors(
         self, runs: slice, states: Tensor, weights: Tensor, scales: Tensor, details: bool
     ) -> tuple[StepReport, Tensors]:
-        """One loss, every actor's gradient from the same joint policy, all stepped together."""
-        leaves, p = self.actors.leaves(runs)
-        z, actions = self.act(p, states)
-        loss, seen, q = self._actor_loss(runs, states, z, actions, None, 0, weights)
-        slope = gradient_of(q, seen, keep=True) if details else None
-        gradients = gradient_of(loss, *leaves.values())
-        report, measured = self._step_actors(runs, slice(None), leaves, gradients, loss, scales, details)
-        return report, measured | ({"dq_da": slope[0]} if details else {})
-
-    def _sequential_step(
-        self, runs: slice, states: Tensor, weights: Tensor, scales: Tensor, details: bool
-    ) -> tuple[StepReport, Tensors]:
-        """Agents 0 … N−1 in turn, each against the actors already stepped."""
-        with torch.no_grad():
-            actions = self.act(self.actors.tensors(runs), states)[1].clone()
-        reports, parts = [], []
-        for agent in range(states.shape[2]):
-            one = slice(agent, agent + 1)
-            leaves, p = self.actors.leaves(runs, one)
-            z, own = self.act(p, states[:, :, one])
-            loss, seen, q = self._actor_loss(runs, states, z, own, actions, agent, weights)
-            slope = gradient_of(q, seen, keep=True) if details else None
-            gradients = gradient_of(loss, *leaves.values())
-            report, measured = self._step_actors(runs, one, leaves, gradients, loss, scales, details)
-            reports.append(report)
-            # Agents become the last dimension but one, so that all are joined along it.
-            parts.append(measured | ({"dq_da": slope[0].transpose(1, 2)} if details else {}))
+        """All actors together, from the same joint policy, or in turn, each against the actors already stepped."""
+        turns, others = [slice(None)], None
+        if self.sequential:
+            turns = [slice(agent, agent + 1) for agent in range(states.shape[2])]
             with torch.no_grad():
-                actions[:, :, one] = self.act(self.actors.tensors(runs, one), states[:, :, one])[1]
-        logged = {name: torch.cat([own[name] for own in parts], dim=1) for name in parts[0]}
-        if details:
-            logged["dq_da"] = logged["dq_da"].transpose(1, 2)
-        alive = (torch.cat([getattr(r, n) for r in reports], dim=1) for n in ("changed", "unchanged", "gradient_alive"))
-        return StepReport(*alive, torch.stack([r.finite for r in reports]).all(0)), logged
+                others = self.act(self.actors.tensors(runs), states)[1].clone()
+        parts = []
+        for turn in turns:
+            leaves, p = self.actors.leaves(runs, turn)
+            z, own = self.act(p, states[:, :, turn])
+            loss, seen, q = self._actor_loss(runs, states, z, own, others, turn, weights)
+            slope = gradient_of(q, seen, keep=True)[0] if details else None
+            named = dict(zip(leaves, gradient_of(loss, *leaves.values()), strict=True))
+            top, change, logged = self._step(self.actors, runs, turn, named, scales, details, exact=True)
+            moved = largest(change)
+            finite = torch.isfinite(loss.detach()).unsqueeze(1) & torch.isfinite(top + moved)
+            part = {"changed": moved != 0, "alive": top != 0, "finite": finite}
+            part |= {f"actor_{name}": x for name, x in logged.items()} | ({"dq_da": slope} if details else {})
+            parts.append(part)
+            if self.sequential:
+                with torch.no_grad():
+                    others[:, :, turn] = self.act(self.actors.tensors(runs, turn), states[:, :, turn])[1]
+        found = parts[0]
+        if self.sequential:
+            found = {name: torch.cat([part[name] for part in parts], dim=2 if name == "dq_da" else 1) for name in found}
+        changed, alive, finite = (found.pop(name) for name in ("changed", "alive", "finite"))
+        return StepReport(changed, ~changed, alive, finite.all(1)), found
 
     def _actor_loss(
-        self, runs: slice, states: Tensor, z: Tensor, own: Tensor, others: Tensor | None, agent: int, weights: Tensor
+        self, runs: slice, states: Tensor, z: Tensor, own: Tensor, others: Tensor | None, turn: slice, weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of each run (r,), what the critic saw of the `own` actions, and its Q (r, B).
 
-        `own` (r, B, N, 3) are all actions or, where `others` (r, B, N, 3) is given, those of `agent`, (r, B, 1, 3).
+        `own` (r, B, N, 3) are all actions or, where `others` (r, B, N, 3) is given, those whose `turn` it is.
         """
         followed = own.view_as(own)
         # The loss falls where Q rises: what arrives is -∂Q/∂a, with the sample's weight.
         followed.register_hook(lambda slope: -self.algorithm.action_gradient(-slope, z.detach(), own.detach()))
         seen = followed.view_as(followed)  # its own gradient is the critic's, whatever the rule makes of it
-        policy = seen if others is None else torch.cat((others[:, :, :agent], seen, others[:, :, agent + 1 :]), dim=2)
+        policy = seen
+        if others is not None:
+            policy = torch.cat((others[:, :, : turn.start], seen, others[:, :, turn.stop :]), dim=2)
         p = self.critics.tensors(runs)
         personal = personal_inputs(states, policy)
         joint = joint_share(self.critics, p, states, policy)
@@ -237,24 +209,6 @@ class Update:
         best = take_rows(personal, scored.argmax(-1, keepdim=True))
         q = value(self.critics.call("values", p, joint.unsqueeze(2), best)).squeeze(2)
         return self.algorithm.actor_loss(z, own, q, weights), seen, q
-
-    def _step_actors(
-        self,
-        runs: slice,
-        members: slice,
-        leaves: Tensors,
-        gradients: tuple[Tensor, ...],
-        loss: Tensor,
-        scales: Tensor,
-        details: bool,
-    ) -> tuple[StepReport, Tensors]:
-        named = dict(zip(leaves, gradients, strict=True))
-        top, change, logged = self._step(self.actors, runs, members, named, scales, details, exact=True)
-        moved = largest(change)
-        changed = moved != 0
-        finite = torch.isfinite(loss.detach()) & torch.isfinite(top + moved).all(-1)
-        report = StepReport(changed, ~changed, top != 0, finite)
-        return report, {f"actor_{name}": x for name, x in logged.items()}
 
     @torch.no_grad()
     def _step(
@@ -321,8 +275,7 @@ class Update:
             for bank in (self.actors, self.critics) if due.target else ():
                 if bank.target is not None:
                     self.algorithm.update_target(bank.flat[runs], bank.target[runs])
-        report = StepReport(report.changed, report.unchanged, report.gradient_alive, report.finite & finite)
-        return squares, report, {**critic, **actor}
+        return squares, replace(report, finite=report.finite & finite), {**critic, **actor}
 
 
 def gradient_of(values: Tensor, *inputs: Tensor, keep: bool = False) -> tuple[Tensor, ...]:

@@ -51,7 +51,7 @@ def accept_at_random(order: Tensor, sizes: Tensor, channels: int, storage: float
 def choose_offloads(
     proposes: Tensor,
     sizes: Tensor,
-    scores: Tensor,
+    scores: Tensor | None,
     channels: int,
     storage: float,
     explore: Tensor | None = None,
@@ -59,12 +59,12 @@ def choose_offloads(
 ) -> Tensor:
     """Choose who offloads: all proposers if they fit, else the drawn ones or the best-ranked ones.
 
-    proposes (…, N) bool; sizes (…, N); scores (…, N), read only for proposers where a ranking is needed;
-    explore (…,) bool and order (…, N): where the limits are exceeded and `explore` is true, agents are
+    proposes (…, N) bool; sizes (…, N); scores (…, N), read only for proposers where a ranking is needed, None where
+    it nowhere is; explore (…,) bool and order (…, N): where the limits are exceeded and `explore` is true, agents are
     accepted at random. Returns accepted (…, N) bool.
     """
     over = exceeds_limits(proposes, sizes, channels, storage).unsqueeze(-1)
-    chosen = rank_and_accept(proposes, sizes, scores, channels, storage)
+    chosen = proposes if scores is None else rank_and_accept(proposes, sizes, scores, channels, storage)
     if explore is not None:
         drawn = accept_at_random(order, sizes, channels, storage)
         chosen = torch.where(explore.unsqueeze(-1), drawn, chosen)

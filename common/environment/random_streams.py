@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,24 +26,6 @@ def stream(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
 
 
-@dataclass(frozen=True)
-class EpisodeDraws:
-    """All random numbers of one training episode of one seed, float64, on the CPU.
-
-    tasks (T+1, N, 3) in [0, 1); noise (T, N, 3) standard normal; coin (T,) in [0, 1); order (T, N) a
-    permutation of the agents; replay (U, B) in [0, 1); standard normal target_noise (U, B, N, 3) and stored_noise
-    (T, N, 3), or None.
-    """
-
-    tasks: np.ndarray
-    noise: np.ndarray
-    coin: np.ndarray
-    order: np.ndarray
-    replay: np.ndarray
-    target_noise: np.ndarray | None
-    stored_noise: np.ndarray | None
-
-
 def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = "tasks") -> np.ndarray:
     """Draw unit numbers for size, cycles and deadline at reset and after each step, (steps + 1, agents, 3)."""
     return stream(seed, purpose, episode).random((steps + 1, agents, 3))
@@ -52,16 +33,22 @@ def task_draws(seed: int, episode: int, steps: int, agents: int, purpose: str = 
 
 def episode_draws(
     seed: int, episode: int, steps: int, agents: int, updates: int, batch_size: int, target_noise: bool = False
-) -> EpisodeDraws:
-    """Make every draw that training episode `episode` of `seed` uses."""
-    target = stream(seed, "target noise", episode) if target_noise else None
+) -> dict[str, np.ndarray]:
+    """Make every draw that training episode `episode` of `seed` uses, by name, float64.
+
+    tasks (T+1, N, 3) in [0, 1); noise (T, N, 3) standard normal; coin (T,) in [0, 1); order (T, N) a permutation of the
+    agents; replay (U, B) in [0, 1); where wanted standard normal target_noise (U, B, N, 3) and stored_noise (T, N, 3).
+    """
     acceptance = stream(seed, "acceptance", episode)
-    return EpisodeDraws(
-        tasks=task_draws(seed, episode, steps, agents),
-        noise=stream(seed, "exploration", episode).standard_normal((steps, agents, 3)),
-        coin=acceptance.random(steps),
-        order=np.argsort(acceptance.random((steps, agents)), axis=-1, kind="stable"),
-        replay=stream(seed, "replay", episode).random((updates, batch_size)),
-        target_noise=target.standard_normal((updates, batch_size, agents, 3)) if target else None,
-        stored_noise=target.standard_normal((steps, agents, 3)) if target else None,
-    )
+    draws = {
+        "tasks": task_draws(seed, episode, steps, agents),
+        "noise": stream(seed, "exploration", episode).standard_normal((steps, agents, 3)),
+        "coin": acceptance.random(steps),
+        "order": np.argsort(acceptance.random((steps, agents)), axis=-1, kind="stable"),
+        "replay": stream(seed, "replay", episode).random((updates, batch_size)),
+    }
+    if target_noise:
+        target = stream(seed, "target noise", episode)
+        draws["target_noise"] = target.standard_normal((updates, batch_size, agents, 3))
+        draws["stored_noise"] = target.standard_normal((steps, agents, 3))
+    return draws

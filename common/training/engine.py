@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, MOST_RUNS_PER_
 from common.training.workers import Workers, worker_count
 
 
-class Engine:
+class Engine(Learner):
     """R runs of one study; every run's numbers are those it would have alone in a plain learner."""
 
     def __init__(
@@ -49,68 +48,47 @@ class Engine:
         `warn` gets a line where episodes cannot be captured as CUDA graphs; `capture` and `dense` are for tests.
         """
         self.timer, self.threads, self.workers = PhaseTimer(), threads, Workers()
-        self.learner = Learner(
+        super().__init__(
             experiment, config, keys, device,
-            dense=dense, numbers_at_once=NUMBERS_AT_ONCE, zeros=shared_zeros,
-            phase=self.timer.phase,
+            dense=dense, numbers_at_once=NUMBERS_AT_ONCE, zeros=shared_zeros, phase=self.timer.phase,
         )  # fmt: skip
-        self.config, self.env = config, self.learner.env
         if capture is None and device.type == "cuda" and config.cuda_graph:
             capture = capture_on_cuda
-        self.graphs = EpisodeGraphs(self.learner, self._run, capture, warn) if capture else None
+        self.graphs = EpisodeGraphs(self._run, capture, warn, self.phase) if capture else None
         self._divide()
 
     def _divide(self) -> None:
         """Split the runs into spans of the workers and these into blocks."""
-        learner = self.learner
-        runs = len(learner.keys)
-        self.workers.restart(worker_count(self.threads, runs, learner.device))
-        self.spans = [learner.part(own) for own in _split(slice(0, runs), self.workers.count)]
-        size = self._block_size()
+        runs, size = slice(0, len(self.keys)), self._block_size()
+        self.workers.restart(worker_count(self.threads, runs.stop, self.device))
+        self.spans = [self.part(own) for own in _split(runs, self.workers.count)]
         self.blocks: list[list[Part]] = []
         for span in self.spans:
             count = -(-(span.runs.stop - span.runs.start) // size)
-            self.blocks.append([learner.part(own) for own in _split(span.runs, count)])
+            self.blocks.append([self.part(own) for own in _split(span.runs, count)])
 
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the actors in cache (CPU) or the critic's rows in memory."""
-        config, actors = self.config, self.learner.actors
-        item = actors.flat.element_size()
-        if self.learner.device.type == "cuda":
+        config, item = self.config, self.actors.flat.element_size()
+        if self.device.type == "cuda":
             rows = config.batch_size * (config.agents + 1) * sum(config.critic_hidden) * item
-            return max(1, free_bytes(self.learner.device) // CUDA_BLOCK_SHARE // rows)
-        numbers = config.agents * max(config.batch_size * max(config.actor_hidden), actors.layout.size)
+            return max(1, free_bytes(self.device) // CUDA_BLOCK_SHARE // rows)
+        numbers = config.agents * max(config.batch_size * max(config.actor_hidden), self.actors.layout.size)
         return max(1, BLOCK_BYTES // (numbers * item))
-
-    @property
-    def keys(self) -> list[RunKey]:
-        """The runs, in order."""
-        return self.learner.keys
-
-    @property
-    def episode(self) -> int:
-        """Training episodes done."""
-        return self.learner.episode
 
     @property
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the actor's and of the critic's layers."""
-        return tuple(self.learner.actors.layout.layers), tuple(self.learner.critics.layout.layers)
+        return tuple(self.actors.layout.layers), tuple(self.critics.layout.layers)
 
     @property
     def peak_worker_bytes(self) -> int:
         """At most so much memory did the worker processes add."""
         return self.workers.peak_bytes
 
-    def train_episode(self, details: bool = False) -> EpisodeReport:
-        """As `Learner.train_episode`."""
-        if self.graphs:
-            return self.graphs.train_episode(details)
-        with self.timer.phase("draws"):
-            inputs = self.learner.inputs()
-        report = self._run(inputs, details)
-        self.learner.advance(inputs.due)
-        return replace(report, episode=self.episode)
+    def run(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        """As `Learner.run`."""
+        return (self.graphs or self._run)(inputs, details)
 
     def _run(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
         spans = [(number, inputs, details) for number in range(len(self.spans))]
@@ -118,10 +96,10 @@ class Engine:
 
     def _run_span(self, number: int, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
         span, reports = self.spans[number], []
-        played, noisy = self.learner.play(span, inputs)
+        played, noisy = self.play(span, inputs)
         for block in self.blocks[number]:
             own = slice(block.runs.start - span.runs.start, block.runs.stop - span.runs.start)
-            reports.append(self.learner.learn(block, inputs, played.of(own), noisy[own], details))
+            reports.append(self.learn(block, inputs, played.of(own), noisy[own], details))
         return joined(reports)
 
     def evaluate(self) -> Evaluation:
@@ -129,32 +107,20 @@ class Engine:
         return joined(self.workers.map(self._evaluate_span, [(number,) for number in range(len(self.spans))]))
 
     def _evaluate_span(self, number: int) -> Evaluation:
-        return joined([self.learner.evaluate(block) for block in self.blocks[number]])
+        return joined([super(Engine, self).evaluate(block) for block in self.blocks[number]])
 
     def policy(self, position: int) -> list[dict[str, Tensor]]:
         """The actors of one run, a state dict of the plain module for each agent, on the CPU."""
-        tensors = self.learner.actors.tensors(slice(position, position + 1))
+        tensors = self.actors.tensors(slice(position, position + 1))
         agents = range(self.config.agents)
         return [{name: x[agent].cpu().contiguous().clone() for name, x in tensors.items()} for agent in agents]
 
     def keep(self, positions: list[int]) -> None:
-        """Drop all runs but those at these positions; the numbers of the others do not change."""
-        self.learner.keep(positions)
+        """As `Learner.keep`."""
+        super().keep(positions)
         self._divide()
         if self.graphs:
             self.graphs.reset()
-
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor that later episodes depend on, by name, as views; with `counters` all there is."""
-        return self.learner.state()
-
-    def counters(self) -> dict[str, int]:
-        """Episodes and training steps done."""
-        return self.learner.counters()
-
-    def load(self, state: dict[str, Tensor], counters: dict[str, int]) -> None:
-        """Go on from `state` and `counters` of an engine of the same runs."""
-        self.learner.load(state, counters)
 
 
 def _split(runs: slice, count: int) -> list[slice]:

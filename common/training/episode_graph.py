@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 
 from common.agents.inputs import Due, EpisodeInputs
-from common.agents.learner import Learner
 from common.agents.reports import EpisodeReport
 from common.training.tuning import GRAPH_WARM_UP_EPISODES
 
@@ -28,17 +28,17 @@ def capture_on_cuda(function: Callable[[], EpisodeReport]) -> tuple[EpisodeRepor
 
 
 class EpisodeGraphs:
-    """Plays a learner's episodes by replaying graphs; falls back to plain execution and says so."""
+    """Runs a learner's episodes by replaying graphs; falls back to plain execution and says so."""
 
     def __init__(
         self,
-        learner: Learner,
         run: Callable[[EpisodeInputs, bool], EpisodeReport],
         capture: Capture,
         warn: Callable[[str], None],
+        phase: Callable[[str], AbstractContextManager[None]],
     ):
-        """`run` is what is captured; `warn` gets one line if capturing turns out to be impossible."""
-        self.learner, self.run, self.capture, self.warn = learner, run, capture, warn
+        """`run` is what is captured; `warn` gets one line if that turns out to be impossible; `phase`: see Learner."""
+        self.run, self.capture, self.warn, self.phase = run, capture, warn, phase
         self.possible = True
         self.played = 0  # episodes of this process; a resumed learner has to warm up again
         self.reset()
@@ -48,12 +48,9 @@ class EpisodeGraphs:
         self.inputs: EpisodeInputs | None = None
         self.graphs: dict[tuple[bool, tuple[Due, ...]], tuple[EpisodeReport, Callable[[], None]]] = {}
 
-    def train_episode(self, details: bool = False) -> EpisodeReport:
-        """As Learner.train_episode."""
-        learner = self.learner
-        with learner.phase("draws"):
-            inputs = learner.inputs()
-        warming_up = learner.episode == 0 or self.played < GRAPH_WARM_UP_EPISODES
+    def __call__(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
+        """As `run`."""
+        warming_up = not inputs.due or self.played < GRAPH_WARM_UP_EPISODES
         report = None
         if self.possible and not warming_up:
             report = self._replayed(inputs, details)
@@ -61,8 +58,7 @@ class EpisodeGraphs:
             self.played += 1
             # The last one with details, so that their kernels are loaded before they are captured.
             report = self.run(inputs, details or self.played == GRAPH_WARM_UP_EPISODES)
-        learner.advance(inputs.due)
-        return replace(report, episode=learner.episode, details=report.details if details else None)
+        return report if details else replace(report, details=None)
 
     def _replayed(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport | None:
         """The episode by its graph, which depends on what is due; None where none can be captured."""
@@ -82,6 +78,6 @@ class EpisodeGraphs:
                 self.reset()
                 return None
         outputs, replay = self.graphs[kind]
-        with self.learner.phase("graph"):
+        with self.phase("graph"):
             replay()
             return outputs.map(torch.Tensor.clone)

@@ -144,8 +144,8 @@ def test_a_network_by_itself_has_its_start(network: type[Actor | Critic]) -> Non
     made = network(StudyConfig(**SMALL))
     for name, values in made.named_parameters():
         layer = made.layer(int(name[2]))
-        assert values.isfinite().all() and values.unique().numel() > 0.9 * values.numel()
-        assert 0.5 * layer.start_bound < values.abs().max() <= layer.start_bound
+        assert values.unique().numel() > 0.9 * values.numel() and values.abs().max() <= layer.start_bound
+        assert values.numel() < 10 or values.abs().max() > 0.5 * layer.start_bound
 
 
 class UnusedActor(Actor):

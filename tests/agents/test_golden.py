@@ -13,8 +13,8 @@ from helpers import make_learner
 
 from common.agents.inputs import Due
 from common.agents.learner import Learner
+from common.agents.replay import Batch
 from common.agents.reports import RunKey
-from common.agents.update import Batch
 from common.environment.mec_env import STORAGE, MecEnv
 from common.environment.offloading import proposes
 
@@ -148,6 +148,6 @@ def test_joint_update(path: Path, dense: bool) -> None:
 
     own = actions.detach().requires_grad_()
     weights = data["is_weight"].unsqueeze(0)
-    loss, _, _ = learner.update._actor_loss(slice(0, 1), batch.states, z, own, None, 0, weights)
+    loss, _, _ = learner.update._actor_loss(slice(0, 1), batch.states, z, own, None, slice(None), weights)
     close(loss[0], data["joint_actor_loss_before"])
     assert report.gradient_alive.any() and (details["dq_da"] != 0).any()

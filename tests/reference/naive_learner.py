@@ -255,21 +255,21 @@ class NaiveRun:
         sizes = (STEPS, self.agents, config.updates_per_episode, config.batch_size)
         draws = episode_draws(self.seed, number, *sizes, self.algorithm.target_noise)
         epsilon = 0.01 + 0.99 * math.exp(-number / 2000)
-        state = naive_state(self.world, self.world[1], draws.tasks[0])
+        state = naive_state(self.world, self.world[1], draws["tasks"][0])
         steps: list[Transition] = []
         for t in range(STEPS):
             with torch.no_grad():
                 for i, actor in enumerate(self.actors):
                     actor.observe(self.tensor(state[i : i + 1]))
-                action = self.noisy(*self.policy(self.actors, state), draws.noise[t], epsilon).numpy()
+                action = self.noisy(*self.policy(self.actors, state), draws["noise"][t], epsilon).numpy()
                 own = np.concatenate([state, action], axis=1)
                 self.critic.observe(*(self.tensor(x) for x in (state.reshape(1, -1), action.reshape(1, -1), own)))
             self.share_observations()
-            accepted = self.decide(state, action, draws.order[t] if draws.coin[t] < epsilon else None)
+            accepted = self.decide(state, action, draws["order"][t] if draws["coin"][t] < epsilon else None)
             alpha, rho = (0.01 + 0.99 * (action[:, column] + 1) / 2 for column in (1, 2))
             reward, energy, _, _ = naive_step(config.env, state, accepted, alpha, rho, config.channels)
-            next_state = naive_state(self.world, energy, draws.tasks[t + 1])
-            noise = None if draws.stored_noise is None else draws.stored_noise[t]
+            next_state = naive_state(self.world, energy, draws["tasks"][t + 1])
+            noise = None if "stored_noise" not in draws else draws["stored_noise"][t]
             steps.append(Transition(state, action, accepted, reward, next_state, t == STEPS - 1, noise))
             state = next_state
         self.algorithm.observe_rewards(self.run_state, self.tensor([[step.reward for step in steps]]))
@@ -277,10 +277,10 @@ class NaiveRun:
             self.store(transition)
         self.last_reports = []
         for update in range(config.updates_per_episode if number >= 2 else 0):
-            chosen, is_weight = self.sample(draws.replay[update])
+            chosen, is_weight = self.sample(draws["replay"][update])
             batch = [copy.copy(self.replay[i]) for i in chosen]
             for b, transition in enumerate(batch):
-                transition.noise = None if draws.target_noise is None else draws.target_noise[update, b]
+                transition.noise = None if "target_noise" not in draws else draws["target_noise"][update, b]
             report = self.train_step(batch, is_weight)
             for i, td in zip(chosen, report["td_error_sq_sum"], strict=True):
                 self.priorities[i] = (td + 0.01) ** 0.6

@@ -186,8 +186,8 @@ def test_saved_policies_are_those_of_plain_actors(tmp_path: Path) -> None:
     for _ in range(4):
         engine.train_episode()
     states = torch.rand(3, 7) * 100  # of every agent
-    tensors = engine.learner.actors.tensors(slice(0, 1))
-    _, expected = engine.learner.update.act(tensors, states[None, :, None].expand(1, 3, 10, 7))
+    tensors = engine.actors.tensors(slice(0, 1))
+    _, expected = engine.update.act(tensors, states[None, :, None].expand(1, 3, 10, 7))
     policies = torch.load(folder / "policies" / "seed42_actor0.01_critic0.01.pt", weights_only=True)
     assert len(policies) == 10
     for agent, state_dict in enumerate(policies):

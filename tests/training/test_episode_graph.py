@@ -107,4 +107,4 @@ def test_cuda_follows_the_cpu(graph: bool, name: str, mode: str) -> None:
     for _ in range(15):
         expected, actual = cpu.train_episode(), cuda.train_episode()
         torch.testing.assert_close(actual.training_return.cpu(), expected.training_return, rtol=1e-9, atol=0)
-    torch.testing.assert_close(cuda.learner.actors.flat.cpu(), cpu.actors.flat, rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(cuda.actors.flat.cpu(), cpu.actors.flat, rtol=1e-6, atol=1e-10)
