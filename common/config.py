@@ -98,7 +98,7 @@ class StudyConfig:
     )
     tf32: bool = option(False, "let CUDA round matrix products to TF32 (faster, other numbers; ignored on the CPU)")
     cuda_graph: bool = option(
-        True, "run CUDA episodes one kernel launch at a time instead of as a captured graph", results=False
+        True, "run CUDA episodes as a captured graph instead of one kernel launch at a time", results=False
     )
     checkpoint_minutes: float = option(
         5.0, "minutes between checkpoints of the training state", above=0.0, results=False
@@ -158,20 +158,19 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _values(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _shown(value: Any) -> str:
-    return (
-        " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-        if isinstance(value, tuple)
-        else (f"{value:g}" if isinstance(value, float) else str(value))
-    )
+    return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in _values(value))
 
 
 def _check_field(spec: dataclasses.Field, value: Any) -> None:
     meta = spec.metadata
-    values = value if isinstance(value, tuple) else (value,)
-    if not values and spec.default:
+    if value == () and spec.default != ():
         raise ConfigError(f"{_flag(spec.name)}: needs at least one value")
-    for v in values:
+    for v in _values(value):
         problem = None
         if "choices" in meta and v not in meta["choices"]:
             problem = ", ".join(meta["choices"])
@@ -195,33 +194,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _element_type(spec: dataclasses.Field) -> type:
-    if spec.default == ():
-        return str
-    return type(spec.default[0] if isinstance(spec.default, tuple) else spec.default)
+    return type(_values(spec.default)[0]) if spec.default != () else str
 
 
 def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, default: Any) -> None:
     meta, flag = spec.metadata, _flag(spec.name)
+    keywords: dict[str, Any] = {"type": _element_type(spec)}
     if isinstance(spec.default, bool):
-        # A field that is on by default is turned off by its --no- flag, and the help says what that does.
-        name = f"--no-{spec.name.replace('_', '-')}" if spec.default else flag
-        parser.add_argument(
-            name,
-            dest=spec.name,
-            action="store_false" if spec.default else "store_true",
-            default=None,
-            help=meta["help"],
-        )
-        return
-    keywords: dict[str, Any] = {"type": _element_type(spec), "default": None}
-    if isinstance(spec.default, tuple):
-        keywords["nargs"] = "+" if spec.default else "*"
-    if "choices" in meta:
+        keywords = {"action": argparse.BooleanOptionalAction}
+        default = flag if default else _flag(f"no_{spec.name}")
+    elif "choices" in meta:
         keywords["metavar"] = "|".join(meta["choices"])
     else:
         keywords["metavar"] = meta.get("metavar", {int: "INT", float: "FLOAT", str: "TEXT"}[_element_type(spec)])
+    if isinstance(spec.default, tuple):
+        keywords["nargs"] = "+" if spec.default else "*"
     text = f"{meta['help']} (default: {_shown(default) or 'none'})".replace("%", "%%")
-    parser.add_argument(flag, dest=spec.name, help=text, **keywords)
+    parser.add_argument(flag, dest=spec.name, default=None, help=text, **keywords)
 
 
 def parse_command_line(

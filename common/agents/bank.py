@@ -84,7 +84,6 @@ class Bank:
         self._slots = _slots(self.module)
         self._prototype = {name: holder[key] for holder, key, name in self._slots}
         self._stacks: dict[str, bool] = {}
-        self._whole: dict[tuple[int | None, int | None, bool], Tensors] = {}  # views that are asked for all the time
         untrained = {seed: initial_tensors(make, network, seed, members) for seed in dict.fromkeys(seeds)}
 
         def placed(layout: Layout) -> Tensor:
@@ -104,17 +103,9 @@ class Bank:
 
     def tensors(self, runs: slice, members: slice = slice(None), target: bool = False) -> Tensors:
         """Parameters and buffers of networks `members` of `runs`, (g, …) each; of all members as views."""
-        target = target and self.target is not None
-        if members != slice(None):
-            return self._views(runs, members, target)
-        place = (runs.start, runs.stop, target)
-        if place not in self._whole:
-            self._whole[place] = self._views(runs, members, target)
-        return self._whole[place]
-
-    def _views(self, runs: slice, members: slice, target: bool) -> Tensors:
+        flat = self.target if target and self.target is not None else self.flat
         # `.data` for a version count of its own: some agents are stepped before the backward pass of others.
-        found = self.layout.views((self.target if target else self.flat).data[runs, members])
+        found = self.layout.views(flat.data[runs, members])
         return found if self.buffers is None else found | self.buffer_layout.views(self.buffers[runs, members])
 
     def leaves(self, runs: slice, members: slice = slice(None)) -> tuple[Tensors, Tensors]:
@@ -215,7 +206,6 @@ class Bank:
         kept = {name: self._copied(value.index_select(0, runs)) for name, value in self.state().items()}
         self.flat, self.moments = kept["parameters"], {name: kept[name] for name in self.moments}
         self.target, self.buffers = kept.get("target"), kept.get("buffers")
-        self._whole = {}
 
 
 def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:

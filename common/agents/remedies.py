@@ -96,10 +96,6 @@ class RecipeCritic(NormalisedInputs, Critic):
     """The critic of the recipe."""
 
 
-class RecipeAlgorithm(LimitedSteps, NormalisedReward):
-    """The rules of the recipe."""
-
-
 def recipe_actor(config: RecipeConfig) -> Actor:
     """Actor of the recipe, as far as the configuration leaves its parts in."""
     return (Actor if "input_norm" in config.without else RecipeActor)(config)
@@ -112,7 +108,6 @@ def recipe_critic(config: RecipeConfig) -> Critic:
 
 def recipe_algorithm(config: RecipeConfig) -> Algorithm:
     """Rules of the recipe."""
-    parts = {
-        (False, False): RecipeAlgorithm, (False, True): NormalisedReward, (True, False): LimitedSteps
-    }  # fmt: skip
-    return parts.get(("reward_norm" in config.without, "step_limit" in config.without), Algorithm)(config)
+    rules = {"step_limit": LimitedSteps, "reward_norm": NormalisedReward}
+    kept = [own for part, own in rules.items() if part not in config.without]
+    return type("RecipeAlgorithm", (*kept, Algorithm), {})(config)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from helpers import CPU
 
-from common.agents.replay import Replay, importance_exponent, priority
+from common.agents.replay import Batch, Replay, importance_exponent, priority
+from common.config import StudyConfig
+from common.environment.mec_env import STEPS
 
-CPU = torch.device("cpu")
-RUNS, STEPS, AGENTS, SLOTS = 3, 10, 4, 2
-STATES, ACTIONS = 7 * AGENTS, 3 * AGENTS
+RUNS, AGENTS, SLOTS = 3, 4, 2
 
 Episode = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def empty_replay(episodes: int) -> Replay:
-    return Replay(RUNS, episodes, STEPS, AGENTS, (7, 3), SLOTS, torch.float64, CPU)
+    config = StudyConfig(agents=AGENTS, channels=SLOTS, replay_capacity=episodes * STEPS, dtype="float64")
+    return Replay(config, RUNS, CPU)
 
 
 def random_episode(seed: int) -> Episode:
@@ -27,7 +29,8 @@ def random_episode(seed: int) -> Episode:
 
     slots = torch.randint(0, AGENTS + 1, (RUNS, STEPS, SLOTS), generator=rng)
     squares = uniform(RUNS, STEPS) ** 4 * 1000
-    return uniform(RUNS, STEPS + 1, STATES), uniform(RUNS, STEPS, ACTIONS), slots, uniform(RUNS, STEPS), squares
+    states, actions = uniform(RUNS, STEPS + 1, AGENTS, 7), uniform(RUNS, STEPS, AGENTS, 3)
+    return states, actions, slots, uniform(RUNS, STEPS), squares
 
 
 def fill(replay: Replay, episodes: range) -> list[Episode]:
@@ -44,8 +47,8 @@ def check_stored(replay: Replay, place: int, episode: Episode, runs: list[int]) 
     indices = (place * STEPS + torch.arange(STEPS)).expand(len(runs), -1)
     fetched = replay.fetch(slice(0, len(runs)), indices)
     done = (torch.arange(STEPS) == STEPS - 1).expand(len(runs), -1)
-    for actual, expected in zip(fetched, (states[:, :-1], actions, slots, rewards, states[:, 1:], done), strict=True):
-        assert torch.equal(actual, expected)
+    expected = Batch(states[:, :-1], actions, slots, rewards, states[:, 1:], done)
+    assert all(torch.equal(x, vars(expected)[name]) for name, x in vars(fetched).items() if x is not None)
     expected = (squares + 0.01) ** 0.6
     torch.testing.assert_close(replay.priorities.gather(1, indices), expected, rtol=1e-14, atol=0)
 
@@ -75,15 +78,15 @@ def test_fetch_takes_each_runs_own_indices() -> None:
     replay = empty_replay(3)
     data = fill(replay, range(3))
     indices = torch.tensor([[29, 0, 9, 9], [10, 19, 20, 5]])
-    states, _, slots, rewards, next_states, done = replay.fetch(slice(1, 3), indices)
+    batch = replay.fetch(slice(1, 3), indices)
     for row, run in enumerate((1, 2)):
         for column, index in enumerate(indices[row].tolist()):
             episode, step = divmod(index, STEPS)
-            assert torch.equal(states[row, column], data[episode][0][run, step])
-            assert torch.equal(next_states[row, column], data[episode][0][run, step + 1])
-            assert torch.equal(slots[row, column], data[episode][2][run, step])
-            assert rewards[row, column] == data[episode][3][run, step]
-            assert done[row, column] == (step == STEPS - 1)
+            assert torch.equal(batch.states[row, column], data[episode][0][run, step])
+            assert torch.equal(batch.next_states[row, column], data[episode][0][run, step + 1])
+            assert torch.equal(batch.slots[row, column], data[episode][2][run, step])
+            assert batch.rewards[row, column] == data[episode][3][run, step]
+            assert batch.done[row, column] == (step == STEPS - 1)
 
 
 def test_no_state_is_stored_twice() -> None:
@@ -92,9 +95,8 @@ def test_no_state_is_stored_twice() -> None:
     replay = empty_replay(episodes)
     tensors = {name: value for name, value in vars(replay).items() if isinstance(value, torch.Tensor)}
     assert tensors.keys() == set(Replay.TENSORS)
-    assert replay.states.shape == (RUNS, episodes * (STEPS + 1), STATES)
-    numbers_per_step = ACTIONS + SLOTS + 2  # the reward and the priority
-    expected = RUNS * episodes * ((STEPS + 1) * STATES + STEPS * numbers_per_step)
+    numbers_per_step = 3 * AGENTS + SLOTS + 2  # the reward and the priority
+    expected = RUNS * episodes * ((STEPS + 1) * 7 * AGENTS + STEPS * numbers_per_step)
     assert sum(tensor.numel() for tensor in tensors.values()) == expected
 
 

@@ -9,12 +9,10 @@ from reference.naive_learner import naive_choose
 
 from common.environment.mec_env import STORAGE
 from common.environment.offloading import (
-    accept_at_random,
     choose_offloads,
     exceeds_limits,
     offload_slots,
     proposes,
-    rank_and_accept,
 )
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -104,18 +102,6 @@ def test_leading_dimensions_do_not_matter() -> None:
     shaped = tuple(column.reshape(3, 4, 5, 14) for column in cases)
     together = choose(shaped, 10, explore.reshape(3, 4, 5))
     np.testing.assert_array_equal(together.reshape(60, 14), choose(cases, 10, explore))
-
-
-def test_parts_on_their_own() -> None:
-    """The learner calls the two choices also directly."""
-    proposes, sizes, scores, order = map(torch.from_numpy, random_cases(100, 30, 0.7, 10, 50))
-    ranked = rank_and_accept(proposes, sizes, scores, 10, STORAGE)
-    drawn = accept_at_random(order, sizes, 10, STORAGE)
-    for i in range(100):
-        best = naive_choose(proposes[i], sizes[i].numpy(), scores[i])
-        np.testing.assert_array_equal(ranked[i].numpy(), best > 0.5)
-        first = naive_choose(np.ones(30, bool), sizes[i].numpy(), scores[i], random_order=order[i].numpy())
-        np.testing.assert_array_equal(drawn[i].numpy(), first > 0.5)
 
 
 def test_offload_slots() -> None:

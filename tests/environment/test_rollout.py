@@ -7,9 +7,10 @@ import pytest
 import torch
 from reference.naive_learner import naive_state, naive_step, naive_world
 
+from common.environment.evaluation import summarise
 from common.environment.mec_env import PRESETS, STEPS, MecEnv, draw_world, tasks_from_draws
 from common.environment.random_streams import task_draws
-from common.environment.rollout import play
+from common.environment.rollout import Trajectory, play
 
 CPU = torch.device("cpu")
 RTOL = 1e-12
@@ -52,3 +53,16 @@ def test_playing_equals_stepping(preset: str) -> None:
                 np.testing.assert_allclose(fast, [reward, late, drained], rtol=RTOL)
                 state = naive_state(naive, energy, draws[run, episode, t + 1])
             np.testing.assert_allclose(trajectory.states[run, episode, STEPS].numpy(), state, rtol=RTOL)
+
+
+def test_summary_of_a_trajectory() -> None:
+    """Return: sum over steps, mean over episodes; everything else a mean over both."""
+    generator = torch.Generator().manual_seed(1)
+    rewards, late, drained = torch.rand((3, 2, 4, 10), generator=generator, dtype=torch.float64)
+    offloads = torch.rand((2, 4, 10, 6), generator=generator) < 0.3
+    found = summarise(Trajectory(torch.empty(2, 4, 11, 6, 7), offloads, rewards, late, drained))
+    for run in range(2):
+        expected = (rewards[run].sum() / 4, late[run].mean(), drained[run].mean(), offloads[run].double().sum() / 40)
+        actual = (found.evaluation_return, found.late_share, found.drained_share, found.offloads_per_step)
+        for value, reference in zip(actual, expected, strict=True):
+            torch.testing.assert_close(value[run], reference, rtol=1e-12, atol=0)

@@ -34,8 +34,7 @@ def make_engine(
     keys: list[RunKey], threads: int, experiment: str | Experiment = "baseline", **options: object
 ) -> Engine:
     own = experiments()[experiment] if isinstance(experiment, str) else experiment
-    config = own.config(**{**own.overrides, **options})
-    return Engine(own, config, keys, CPU, threads=threads, dense=options.pop("dense", None))
+    return Engine(own, own.config(**{**own.overrides, **options}), keys, CPU, threads=threads)
 
 
 def lived(trainer: object) -> History:
