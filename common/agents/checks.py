@@ -102,41 +102,43 @@ def _expect(what: str, output: Any, *shape: int) -> None:
         raise ConfigError(f"{what} gives {found}; allowed: a tensor of shape {shape}")
 
 
-def _stacked(network: Actor | Critic, make: Callable[[Any], nn.Module], config: StudyConfig) -> Callable[..., None]:
-    """Tries a method of two networks at once, as the engine calls it."""
+def _calls(network: Actor | Critic, make: Callable[[Any], Actor | Critic], config: StudyConfig) -> Callable[..., Any]:
+    """What calls a method of the network by itself, and then of two at once, as the engine does."""
     bank = Bank(
         lambda: make(config), "checks", [0, 1], 1, optimizer=Adam, separate_target=False, one_by_one=False,
         dtype=torch.float32, device=torch.device("cpu"),
     )  # fmt: skip
+    two = slice(0, 2)
 
-    def tried(method: str, *inputs: Tensor) -> None:
-        what = f"{type(network).__name__}.{method}, for several networks at once,"
-        two = [x.expand(2, *x.shape) for x in inputs]
-        if method.startswith("observe"):
-            _tried(what, lambda *x: bank.observe(method, slice(0, 2), *x), *two)
-        else:
-            _tried(what, lambda *x: bank.call(method, bank.tensors(slice(0, 2)), *x), *two)
+    def call(method: str, *inputs: Tensor) -> Any:
+        what = f"{type(network).__name__}.{method}"
+        found = _tried(what, getattr(network, method), *inputs)
 
-    return tried
+        def stacked(*x: Tensor) -> None:
+            if found is None:  # it observes
+                bank.observe(method, two, *x)
+            elif not isinstance(found, dict) or found:  # the baseline measures nothing
+                bank.call(method, bank.tensors(two), *x)
+
+        _tried(f"{what}, for several networks at once,", stacked, *(x.expand(2, *x.shape) for x in inputs))
+        return found
+
+    return call
 
 
 def _check_actor(actor: Actor, experiment: Experiment, config: StudyConfig) -> int:
     """Numbers in z."""
-    name, stacked = type(actor).__name__, _stacked(actor, experiment.actor or Actor, config)
+    name, call = type(actor).__name__, _calls(actor, experiment.actor or Actor, config)
     for samples in (SAMPLES, 1):  # an agent learns from a batch, and acts on one state
         states = torch.rand(samples, STATE_SIZE)
-        for method, seen in (("observe", states[:1]), ("observe_batch", states)):
-            _tried(f"{name}.{method}", getattr(actor, method), seen)
-            stacked(method, seen)
-        z = _tried(f"{name}.forward", actor, states)
+        call("observe", states[:1])
+        call("observe_batch", states)
+        call("measures", states)
+        z = call("forward", states)
         actions = _tried(f"{name}.squash", actor.squash, z)
         _expect(f"{name}.squash of what {name}.forward gives", actions, samples, ACTION_SIZE)
         if not actions.isfinite().all():
             raise ConfigError(f"{name}.forward of {samples} states gives {z.tolist()}; allowed: finite numbers")
-        stacked("forward", states)
-    measured = _tried(f"{name}.measures", actor.measures, states)
-    if measured:
-        stacked("measures", states)
     for x in (*actor.parameters(), *actor.buffers()):
         x.add_(1.0)
     if not torch.equal(actor.squash(z), actions):
@@ -146,20 +148,14 @@ def _check_actor(actor: Actor, experiment: Experiment, config: StudyConfig) -> i
 
 def _check_critic(critic: Critic, experiment: Experiment, config: StudyConfig) -> int:
     """Heads of the critic."""
-    name, stacked = type(critic).__name__, _stacked(critic, experiment.critic or Critic, config)
+    name, call = type(critic).__name__, _calls(critic, experiment.critic or Critic, config)
     for samples in (SAMPLES, 1):
         joint = torch.rand(samples, config.agents * STATE_SIZE), torch.rand(samples, config.agents * ACTION_SIZE)
-        share = _tried(f"{name}.joint", critic.joint, *joint).unsqueeze(1)
-        rows = torch.rand(samples, ROWS, PERSONAL_SIZE)
-        q = _tried(f"{name}.values", critic.values, share, rows)
+        q = call("values", call("joint", *joint).unsqueeze(1), torch.rand(samples, ROWS, PERSONAL_SIZE))
         heads = q.shape[-1] if q.ndim == 3 else 1
         _expect(f"{name}.values of {samples} samples with {ROWS} rows each", q, samples, ROWS, heads)
-        stacked("joint", *joint)
-        stacked("values", share, rows)
-    played = joint[0][:1], joint[1][:1], torch.rand(config.agents, PERSONAL_SIZE)
-    _tried(f"{name}.observe", critic.observe, *played)
-    stacked("observe", *played)
-    return q.shape[-1]
+    call("observe", *joint, torch.rand(config.agents, PERSONAL_SIZE))
+    return heads
 
 
 def _check_rules(actor: Actor, algorithm: Algorithm, z_size: int, heads: int, config: StudyConfig) -> None:

@@ -164,28 +164,6 @@ def slope_of(preset: str, state: np.ndarray, flags: np.ndarray, actions: np.ndar
         return MecEnv(preset, 10).reward_slope(*tensors).numpy()
 
 
-def test_reward_slope_by_hand() -> None:
-    """Local computing on `interior` in four situations: late, on time, below the reserve, and hopelessly late."""
-    power, gain, cycles, processor = 10.0, 9.0, 500.0, 1.0
-    cases = {
-        "late": (2.0, 20.0, 0.1),
-        "on time": (2.0, 20.0, 0.9),
-        "drained": (0.4, 20.0, 0.1),
-        "never": (2.0, 50.0, 0.1),
-    }
-    for case, (battery, size, deadline) in cases.items():
-        alpha = 0.1 if case == "never" else 0.5
-        state = np.array([[power, gain, battery, size, cycles, deadline, processor]])
-        actions = np.array([[0.0, 2 * (alpha - 0.01) / 0.99 - 1, 0.3]])
-        time = size * 8192 * cycles / (processor * 1e9 * alpha)
-        energy = 5e-27 * size * 8192 * cycles * (processor * 1e9 * alpha) ** 2
-        by_energy = 0.5 * (2 if case == "drained" else 1) * 2 * energy / alpha
-        by_time = {"late": 1.0, "drained": 1.0, "on time": 0.5, "never": 0.0}[case] * time / alpha
-        assert (time > 1) == (case == "never")
-        slope = slope_of("interior", state, np.zeros(1), actions)
-        np.testing.assert_allclose(slope, [[0.0, -0.495 * (by_energy - by_time), 0.0]], rtol=1e-9, err_msg=case)
-
-
 def test_reward_slope_of_a_batch() -> None:
     """Samples do not touch each other, and single precision gives the same."""
     rng = np.random.default_rng(8)
