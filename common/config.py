@@ -70,6 +70,12 @@ class StudyConfig:
         1.0, "share of the network copied into its target after a training step", above=0.0, maximum=1.0
     )
     replay_capacity: int = option(10_000, "transitions the replay holds (a multiple of 10)", minimum=10)
+    replay_alpha: float = option(
+        0.6, "exponent of the priorities in the replay; 0: all transitions are alike", minimum=0.0, maximum=1.0
+    )
+    noise_scale: float = option(
+        1.0, "scale of the exploration noise, in units of epsilon (1 at first, 0.37 in episode 2000)", minimum=0.0
+    )
     clip_norm: float = option(
         0.0, "clip each network's gradient norm to this before its step; 0 means no clipping", minimum=0.0
     )

@@ -35,7 +35,7 @@ class Algorithm:
 
     def explore(self, actions: Tensor, z: Tensor, noise: Tensor, epsilon: Tensor) -> Tensor:
         """Actions (R, E, N, 3) played in training, in [-1, 1], from standard normal noise and its scale ε, ()."""
-        return (actions + epsilon * noise).clamp(-1.0, 1.0)
+        return (actions + self.config.noise_scale * epsilon * noise).clamp(-1.0, 1.0)
 
     def target_action(self, actions: Tensor, z: Tensor, noise: Tensor | None) -> Tensor:
         """Actions (R, B, N, 3) of the target actors at the next states, before it is decided who proposes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -11,10 +12,17 @@ from common.agents.layout import Layer
 from common.agents.networks import Actor, Critic
 from common.agents.normalisation import NormalisedInputs, NormalisedState
 from common.agents.optimizer import Adam
-from common.config import StudyConfig, option
+from common.config import ConfigError, StudyConfig, option
 from common.monitor.definitions import step_factor
 
-PARTS = ("input_norm", "reward_norm", "step_limit")  # of the recipe
+VALUES = {  # parts of the recipe that are only another value of an option
+    "small_noise": ("noise_scale", 0.3),
+    "slow_targets": ("tau", 0.01),
+    "recent_replay": ("replay_capacity", 2000),
+    "uniform_replay": ("replay_alpha", 0.0),
+}
+RECIPE: dict[str, Any] = dict(VALUES.values())
+PARTS = ("input_norm", "reward_norm", "step_limit", *VALUES)
 
 LEAST_VARIANCE = 1e-8
 
@@ -86,6 +94,16 @@ class RecipeConfig(LimitedStepsConfig):
     """The options of the recipe."""
 
     without: tuple[str, ...] = option((), "parts of the recipe to leave out", choices=PARTS)
+    debiased: bool = option(True, "running means and variances of the inputs that forget their start")
+
+    def __post_init__(self) -> None:
+        for part, (name, value) in VALUES.items():
+            if part in self.without:
+                usual = getattr(StudyConfig, name)
+                if getattr(self, name) not in (value, usual):
+                    raise ConfigError(f"--without {part}: {name} is {getattr(self, name)}; allowed: one of the two")
+                object.__setattr__(self, name, usual)
+        super().__post_init__()
 
 
 class RecipeActor(NormalisedState, Actor):

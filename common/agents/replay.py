@@ -16,7 +16,6 @@ from common.config import StudyConfig
 from common.environment.mec_env import ACTION_SIZE, STATE_SIZE, STEPS
 from common.environment.records import TensorRecord
 
-ALPHA = 0.6
 PRIORITY_OFFSET = 0.01
 BETA_START, BETA_STEP = 0.4, 0.001
 
@@ -48,6 +47,7 @@ class Replay:
     def __init__(self, config: StudyConfig, runs: int, device: torch.device, zeros: Zeros = plain_zeros):
         """Empty replay in memory from `zeros`."""
         self.agents, self.zeros, dtype = config.agents, zeros, getattr(torch, config.dtype)
+        self.alpha = config.replay_alpha
         self.episodes = min(config.replay_capacity // STEPS, config.episodes)
         steps = self.episodes * STEPS
         self.states = zeros((runs, self.episodes * (STEPS + 1), self.agents * STATE_SIZE), dtype, device)
@@ -78,7 +78,7 @@ class Replay:
         self.actions[runs].index_copy_(1, rows, actions.flatten(2))
         self.slots[runs].index_copy_(1, rows, slots.to(torch.int16))
         self.rewards[runs].index_copy_(1, rows, rewards)
-        self.priorities[runs].index_copy_(1, rows, priority(td_squares))
+        self.priorities[runs].index_copy_(1, rows, priority(td_squares, self.alpha))
 
     def sample(self, runs: slice, draws: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Stratified sample: indices (r, B) and importance weights (r, B) of `runs` from draws (r, B) in [0, 1).
@@ -116,7 +116,7 @@ class Replay:
         and in the last bits, and CUDA writes them in any order.
         """
         last = torch.searchsorted(indices, indices, right=True) - 1
-        self.priorities[runs].scatter_(1, indices, priority(td_squares.gather(1, last)))
+        self.priorities[runs].scatter_(1, indices, priority(td_squares.gather(1, last), self.alpha))
 
     def filled(self, episodes: int) -> dict[str, Tensor]:
         """The part of every tensor that the first `episodes` episodes have filled, as views."""
@@ -133,6 +133,6 @@ class Replay:
             setattr(self, name, new)
 
 
-def priority(td_squares: Tensor) -> Tensor:
-    """(sum of squared TD errors + 0.01)^0.6 in float64; exp and log, whose bits are the same in any batch."""
-    return torch.exp(ALPHA * torch.log(td_squares.double() + PRIORITY_OFFSET))
+def priority(td_squares: Tensor, alpha: float) -> Tensor:
+    """(sum of squared TD errors + 0.01)^alpha in float64; exp and log, whose bits are the same in any batch."""
+    return torch.exp(alpha * torch.log(td_squares.double() + PRIORITY_OFFSET))

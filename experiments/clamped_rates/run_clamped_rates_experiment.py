@@ -8,14 +8,14 @@ import sys
 
 sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the repository
 
-from common.agents.remedies import RecipeConfig, recipe_actor, recipe_algorithm, recipe_critic
+from common.agents.remedies import RECIPE, RecipeConfig, recipe_actor, recipe_algorithm, recipe_critic
 from common.experiment import Experiment
 from common.study.runner import main
 
 EXPERIMENT = Experiment(
     name="clamped_rates",
     description=__doc__,
-    overrides={"without": ("step_limit",), "actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)},
+    overrides=RECIPE | {"without": ("step_limit",), "actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)},
     actor=recipe_actor,
     critic=recipe_critic,
     algorithm=recipe_algorithm,

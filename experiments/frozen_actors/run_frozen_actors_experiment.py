@@ -12,15 +12,21 @@ from dataclasses import dataclass
 
 from common.agents.algorithm import Algorithm
 from common.agents.networks import Actor, Critic
-from common.agents.remedies import RecipeConfig, recipe_actor, recipe_algorithm, recipe_critic
-from common.config import option
+from common.agents.remedies import RECIPE, RecipeConfig, recipe_actor, recipe_algorithm, recipe_critic
+from common.config import StudyConfig, option
 from common.experiment import Experiment
 from common.study.runner import main
 
 
 @dataclass(frozen=True)
 class Config(RecipeConfig):
-    with_recipe: bool = option(False, "the parts of the recipe, for the critic and what the actors see")
+    with_recipe: bool = option(False, "the parts and values of the recipe, for the critic and what the actors see")
+
+    def __post_init__(self) -> None:
+        for name, value in RECIPE.items():
+            if self.with_recipe and getattr(self, name) == getattr(StudyConfig, name):
+                object.__setattr__(self, name, value)
+        super().__post_init__()
 
 
 EXPERIMENT = Experiment(

@@ -15,8 +15,10 @@ RUNS, AGENTS, SLOTS = 3, 4, 2
 Episode = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def empty_replay(episodes: int) -> Replay:
-    config = StudyConfig(agents=AGENTS, channels=SLOTS, replay_capacity=episodes * STEPS, dtype="float64")
+def empty_replay(episodes: int, alpha: float = 0.6) -> Replay:
+    config = StudyConfig(
+        agents=AGENTS, channels=SLOTS, replay_capacity=episodes * STEPS, replay_alpha=alpha, dtype="float64"
+    )
     return Replay(config, RUNS, CPU)
 
 
@@ -160,8 +162,17 @@ def test_importance_exponent_grows_to_one() -> None:
 def test_priorities() -> None:
     """(sum + 0.01)^0.6 in double precision, from float32 as well."""
     squares = torch.tensor([0.0, 0.99, 31.99])
-    assert priority(squares).dtype == torch.float64
-    np.testing.assert_allclose(priority(squares).numpy(), [0.01**0.6, 1.0, 8.0], rtol=1e-6)
+    assert priority(squares, 0.6).dtype == torch.float64
+    np.testing.assert_allclose(priority(squares, 0.6).numpy(), [0.01**0.6, 1.0, 8.0], rtol=1e-6)
+
+
+def test_without_an_exponent_all_transitions_are_alike() -> None:
+    replay = empty_replay(2, alpha=0.0)
+    fill(replay, range(2))
+    replay.update_priorities(slice(None), torch.tensor([[3, 17]] * RUNS), torch.tensor([[0.0, 1e6]] * RUNS))
+    assert (replay.priorities == 1).all()
+    indices, weights = replay.sample(slice(None), uniform_draws(1, 2 * STEPS), torch.tensor(1.0, dtype=torch.float64))
+    assert (weights == 1).all() and torch.equal(indices[0], torch.arange(2 * STEPS))
 
 
 def test_update_priorities_reaches_its_slots_only() -> None:
@@ -182,7 +193,7 @@ def test_the_last_of_several_errors_of_a_transition_counts() -> None:
     replay = empty_replay(1)
     indices, squares = torch.tensor([[1, 1, 4, 4, 4, 9]] * RUNS), torch.arange(6.0).expand(RUNS, -1)
     replay.update_priorities(slice(None), indices, squares)
-    assert torch.equal(replay.priorities[:, [1, 4, 9]], priority(squares[:, [1, 4, 5]]))
+    assert torch.equal(replay.priorities[:, [1, 4, 9]], priority(squares[:, [1, 4, 5]], 0.6))
 
 
 def test_keep_leaves_the_other_runs_as_they_were() -> None:

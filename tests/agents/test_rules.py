@@ -14,8 +14,9 @@ from common.agents.algorithm import Algorithm
 from common.agents.bank import Layer
 from common.agents.networks import Actor, Critic
 from common.agents.optimizer import Adam
+from common.agents.remedies import RECIPE, VALUES, RecipeConfig
 from common.agents.reports import RunKey
-from common.config import StudyConfig
+from common.config import ConfigError, StudyConfig
 from common.experiment import Experiment
 from common.recording.results import load_study
 from common.study.runner import run_study
@@ -24,6 +25,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEYS = [RunKey(1, 1e-4, 1e-2), RunKey(2, 1e-3, 1e-3)]
 SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "eval_episodes": 1, "critic_hidden": (16, 8)}
+
+
+def test_the_recipe_without_a_part_has_the_usual_value() -> None:
+    usual, every = StudyConfig(), RecipeConfig(**RECIPE)
+    for part, (name, value) in VALUES.items():
+        without = RecipeConfig(**RECIPE, without=(part,))
+        assert (getattr(every, name), getattr(without, name)) == (value, getattr(usual, name))
+        others = [other for other in RECIPE if other != name]
+        assert all(getattr(without, other) == RECIPE[other] for other in others)
+    with pytest.raises(ConfigError, match=r"tau is 0.5"):
+        RecipeConfig(tau=0.5, without=("slow_targets",))
 
 
 class Delayed(Algorithm):

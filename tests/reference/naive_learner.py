@@ -218,7 +218,7 @@ class NaiveRun:
         if own:
             batch = (x[None, None] for x in (action, z, self.tensor(noise)))
             return own(*batch, self.tensor(epsilon))[0, 0]
-        return torch.clamp(action + epsilon * self.tensor(noise), -1.0, 1.0)
+        return torch.clamp(action + self.config.noise_scale * epsilon * self.tensor(noise), -1.0, 1.0)
 
     def q_row(self, critic: Critic, state: np.ndarray, actions: torch.Tensor, agent: int | None) -> torch.Tensor:
         """The critic's heads (H,) for all states, all actions (N, 3) and one agent's own pair; `None`: the zero row."""
@@ -283,7 +283,7 @@ class NaiveRun:
                 transition.noise = None if "target_noise" not in draws else draws["target_noise"][update, b]
             report = self.train_step(batch, is_weight)
             for i, td in zip(chosen, report["td_error_sq_sum"], strict=True):
-                self.priorities[i] = (td + 0.01) ** 0.6
+                self.priorities[i] = (td + 0.01) ** self.config.replay_alpha
             self.last_reports.append(report | {"slots": chosen, "is_weight": is_weight})
         return sum(transition.reward for transition in steps)
 
@@ -294,7 +294,7 @@ class NaiveRun:
         with torch.no_grad():
             target = self.td_target(transition)
             td = sum(float((self.value(q) - target) ** 2) for q in self.accepted_rows(transition))
-        self.put(transition, (td + 0.01) ** 0.6)
+        self.put(transition, (td + 0.01) ** self.config.replay_alpha)
 
     def put(self, transition: Transition, priority: float) -> None:
         """Write a transition over the oldest one, or at the end while there is room."""
