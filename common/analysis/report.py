@@ -1,8 +1,8 @@
 """Write one self-contained HTML page to explore studies with: grids of cells, their runs over time, the mechanism.
 
-FOLDER is a study (<results-dir>/<preset>/<experiment>), a preset or a results folder. Read are the CSV files and nothing
-else. What the page shows, and why it needs no library: docs/report.md. Exit codes: 2 bad input (nothing is written then);
-1 the page could not be written.
+FOLDER is a study (<results-dir>/<preset>/<experiment>), a preset or a results folder. Read are the CSV files and
+nothing else. What the page shows, and why it needs no library: docs/report.md. Exit codes: 2 bad input (nothing is
+written then); 1 the page could not be written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from common.analysis.comparison_statistics import CELL, FEWEST, KEY, REFERENCE_TOLERANCE, only_finished
+from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, REFERENCE_TOLERANCE, only_finished
 from common.analysis.statistics import CONFIDENCE
 from common.recording import schema
 from common.recording.results import (
@@ -118,7 +118,8 @@ def save_study_report(study: Study) -> Path:
 
 
 def report_page(studies: Sequence[Study]) -> bytes:
-    """The page that shows these studies, one file of HTML that needs no other."""
+    """The page that shows these studies, one file of HTML that needs no other; of a preset the baseline first."""
+    studies = sorted(studies, key=lambda study: (study.runs["preset"].iloc[0], study.folder.name != BASELINE))
     numbers = sum(_logged(study) for study in studies)
     share = CURVE_BYTES[len(studies) > 1] / max(numbers * 16 / 3, 1)  # a number takes 4 bytes, 16/3 in base64
     labels = [study.label for study in studies]
@@ -161,7 +162,7 @@ def _study(study: Study, share: float) -> dict[str, Any]:
     runs = runs.join(last, on=KEY)
     agents = study.stopping_episodes
     actor_lrs, critic_lrs = learning_rates(runs)
-    missing = [name for name in schema.FILES for name in _lacking(study, name)]
+    missing = _lacking(study)
     curves = [_curves(_table(study, name), runs, columns, share) for name, columns in CURVES.items()]
     return {
         "preset": runs["preset"].iloc[0],
@@ -183,9 +184,11 @@ def _study(study: Study, share: float) -> dict[str, Any]:
     }
 
 
-def _lacking(study: Study, name: str) -> list[str]:
-    """Columns that are younger than the study."""
-    return [column for column in schema.ADDED.get(name, ()) if _table(study, name)[column].isna().all()]
+def _lacking(study: Study) -> list[str]:
+    """Columns that the page shows and that are younger than the study."""
+    shown = {measure.column for measure in MEASURES}.union(*CURVES.values())
+    added = [(name, column) for name, columns in schema.ADDED.items() for column in columns if column in shown]
+    return [column for name, column in added if _table(study, name)[column].isna().all()]
 
 
 def _runs(runs: pd.DataFrame, agents: pd.DataFrame) -> list[dict[str, Any]]:
@@ -239,12 +242,13 @@ def _spread_text(values: pd.Series, measure: Measure) -> tuple[float | None, lis
     centre = getattr(known, measure.over)()
     text = {"share": "{:.1%}", "score": "{:.2f}", "log": "{:.3g}"}[measure.scale]
     ends = [text.format(x) if abs(x) < 1000 else f"{x:.1e}" for x in (centre, known.min(), known.max())]
+    ends = [f"−{end[1:]}" if end.startswith("-") else end for end in ends]
     lines = ends[:1] + [f"({ends[1]} to {ends[2]})"] * (len(known) > 1)
     return centre, lines + [f"{len(values) - len(known)}/{len(values)} none"] * (len(known) < len(values))
 
 
 def _curves(table: pd.DataFrame, runs: pd.DataFrame, columns: tuple[str, ...], share: float) -> dict[str, Any]:
-    """Columns of one file over the episodes, float32 in base64, runs × columns × episodes; NaN where there is no row."""
+    """Columns of one file over the episodes: float32 in base64, runs × columns × episodes, NaN where there is no row."""
     there = [column for column in columns if table[column].notna().any()]
     logged = np.sort(table["episode"].unique())
     episodes = thinned(logged, math.floor(share * len(logged))) if share < 1 else logged

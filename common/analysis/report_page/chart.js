@@ -42,6 +42,7 @@ function axis(kind, values) {
   if (kind === "share") [low, high] = [0, 1];
   if (kind === "log") [low, high] = [Math.floor(low), Math.max(Math.ceil(high), Math.floor(low) + 1)];
   if (low === high) [low, high] = [low - 1, high + 1];
+  if (["linear", "cost", "symlog"].includes(kind)) [low, high] = [low - 0.06 * (high - low), high + 0.1 * (high - low)];
   const zero = low - Math.max(1, 0.12 * (high - low));
   return { kind, zeros, low: zeros ? zero : low, high, place: (y) => (kind === "log" && y === 0 ? zero : f(y)), bottom: low };
 }
@@ -58,7 +59,8 @@ function ticks({ kind, low, high, zeros, bottom }) {
   if (kind === "symlog") {
     const decades = [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e8, 1e10].flatMap((y) => (y ? [-y, y] : [0]));
     const inside = decades.filter((y) => SCALES.symlog(y) >= low && SCALES.symlog(y) <= high);
-    return (inside.length > 7 ? inside.filter((y) => y === 0 || Math.log10(Math.abs(y)) % 2 === 0) : inside).map((y) => [y, digits(y)]);
+    const apart = inside.length > 7 ? inside.filter((y) => y === 0 || Math.log10(Math.abs(y)) % 2 === 0) : inside;
+    return apart.filter((y) => y === 0 || SCALES.symlog(Math.abs(y)) > 0.09 * (high - low)).map((y) => [y, digits(y)]);
   }
   const sign = kind === "cost" ? -1 : 1, from = Math.ceil(bottom - 1e-9), to = Math.floor(high + 1e-9);
   const stride = Math.max(1, Math.ceil((to - from + 1) / 5)), found = zeros ? [[0, "0"]] : [];
@@ -72,7 +74,8 @@ function tenTo(k) { return k >= -3 && k <= 4 ? String(Number((10 ** k).toPrecisi
 
 /**
  * A figure of `spec`: title, name (of x), lines [{name, x, y, look, thin}], bands [{name, x, low, high, look}],
- * levels [{y, name}], marks [{x, low, high, letter, text}], words (explanation), y (from `axis`), x {log, low, high}.
+ * levels [{y, name}], marks [{x, low, high, letter, text}], words (explanation), y (from `axis`), x {log, low, high}, width,
+ * empty (said where there are no lines).
  * `hover(x)` is told the place under the pointer. Returns the figure; `figure.cursor(x)` draws a line there.
  */
 function chart(spec, hover) {
@@ -80,10 +83,10 @@ function chart(spec, hover) {
   const legend = el("p", { class: "legend" });
   for (const one of [...spec.bands, ...spec.lines.filter((line) => !line.thin)]) {
     const sample = one.low ? el("rect", { class: `band k${one.look}`, width: 26, height: 8 }) : el("line", { class: `line k${one.look} d${one.look}`, x1: 0, x2: 26, y1: 4, y2: 4 });
-    legend.append(el("span", {}, el("svg", { viewBox: "0 0 26 8", "aria-hidden": "true" }, sample), one.name));
+    legend.append(el("span", {}, el("svg", { viewBox: "0 0 26 8", "aria-hidden": "true" }, sample), one.label ?? one.name));
   }
   figure.append(legend);
-  if (!spec.lines.length) figure.append(el("p", {}, "not recorded"));
+  if (!spec.lines.length) figure.append(el("p", {}, spec.empty));
   else draw(figure, spec, hover);
   if (spec.note) figure.append(el("figcaption", {}, spec.note));
   for (const [summary, build] of [["Table", () => behind(spec)], ["What this is", () => el("p", {}, spec.words)]]) {
@@ -94,7 +97,7 @@ function chart(spec, hover) {
 }
 
 function draw(figure, spec, hover) {
-  const width = 420, height = 200, left = 50, right = 12, top = 16, bottom = 34;
+  const width = spec.width, height = 200, left = 50, right = 20, top = 16, bottom = 34;
   const along = spec.x.log ? (x) => Math.log10(1 + x) : (x) => x;
   const x0 = along(spec.x.low), span = along(spec.x.high) - x0 || 1;
   const px = (x) => left + (width - left - right) * (along(x) - x0) / span;
@@ -107,21 +110,23 @@ function draw(figure, spec, hover) {
     svg.append(el("line", { class: "rule", x1: px(x), x2: px(x), y1: height - bottom, y2: height - bottom + 4 }), el("text", { x: px(x), y: height - bottom + 15, "text-anchor": "middle" }, String(x)));
     free = px(x) + 9 * String(x).length + 12;
   }
-  svg.append(el("text", { x: width - right, y: height - 4, "text-anchor": "end" }, spec.name + (spec.x.log ? " (log of 1 + it)" : "")));
-  for (const { x, low, high, letter, text } of spec.marks) {
+  svg.append(el("text", { x: width - right, y: height - 4, "text-anchor": "end" }, spec.x.log ? `${spec.name}, on the scale log(1 + ${spec.name})` : spec.name));
+  [...spec.marks].sort((p, q) => p.x - q.x).forEach(({ x, low, high, letter, text }, i, all) => {
     if (high > low) svg.append(el("rect", { class: "range", x: px(low), width: px(high) - px(low), y: top, height: height - top - bottom }));
-    svg.append(el("line", { class: "mark", x1: px(x), x2: px(x), y1: top, y2: height - bottom, "stroke-dasharray": letter === "freeze" ? "3 3" : null }), el("text", { class: "mark-name", x: px(x), y: 11, "text-anchor": px(x) > width - 60 ? "end" : "middle" }, letter, el("title", {}, text)));
-  }
-  for (const { y, name } of spec.levels) {
-    if (spec.y.place(y) > spec.y.high || spec.y.place(y) < spec.y.low) continue;
-    svg.append(el("line", { class: "level", x1: left, x2: width - right, y1: py(y), y2: py(y) }), el("text", { x: width - right - 2, y: py(y) - 3, "text-anchor": "end" }, name));
-  }
+    svg.append(el("line", { class: "mark", x1: px(x), x2: px(x), y1: top, y2: height - bottom, "stroke-dasharray": letter === "freeze" ? "3 3" : null }));
+    const before = i < all.length - 1 ? px(x) > left + 40 : px(x) > width - 60;  // names of two marks look away from each other
+    svg.append(el("text", { class: "mark-name", x: px(x), y: 11, "text-anchor": before ? "end" : "start" }, letter, el("title", {}, text)));
+  });
+  const shown = spec.levels.filter(({ y }) => spec.y.place(y) <= spec.y.high && spec.y.place(y) >= spec.y.low).sort((p, q) => q.y - p.y);
+  svg.append(...shown.map(({ y }) => el("line", { class: "level", x1: left, x2: width - right, y1: py(y), y2: py(y) })));
+  const names = shown.reduce((ys, { y }) => [...ys, Math.max(py(y) - 3, (ys.at(-1) ?? -Infinity) + 11)], []);  // moved apart where they are close
   const points = (xs, ys) => xs.map((x, i) => [x, ys[i]]).filter(([x, y]) => Number.isFinite(y) && x >= spec.x.low && x <= spec.x.high).map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`);
   for (const { x, low, high, look } of spec.bands) svg.append(el("path", { class: `band k${look}`, d: `M${[...points(x, low), ...points(x, high).reverse()].join("L")}Z` }));
   for (const { x, y, look, thin } of spec.lines) {
     const found = points(x, y);
     if (found.length) svg.append(el("path", { class: `line k${look} d${look}${thin ? " thin" : ""}`, "stroke-linecap": "round", d: `M${found.join("L")}${found.length === 1 ? "h0.1" : ""}` }));
   }
+  svg.append(...shown.map(({ name }, i) => el("text", { class: "over", x: width - right - 2, y: names[i], "text-anchor": "end" }, name)));
   const cursor = el("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" }), tip = el("div", { class: "tip", hidden: "", "aria-hidden": "true" });
   svg.append(cursor);
   figure.append(svg, tip);

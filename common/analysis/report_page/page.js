@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 const number = (x) => (x === null || x === undefined ? NaN : Number(x));
 const rateText = new Map(data.studies.flatMap((study) => [...study.actor_lrs, ...study.critic_lrs]));
 const first = data.studies[0].runs[0];
-const chosen = { a: 0, b: -1, measure: data.measures[0].column, actor: first.actor, critic: first.critic, seed: "all", axis: "log", episode: 5 };
+const chosen = { a: 0, b: -1, measure: data.measures[0].column, actor: first.actor, critic: first.critic, seed: "all", axis: "log", episode: 10 };
 
 // ---- numbers ----
 
@@ -138,7 +138,7 @@ function notes(studies) {
     const diverged = study.runs.filter((run) => run.status === "diverged").length;
     if (study.runs.length < study.expected) found.push(`${study.label}: ${study.runs.length} of ${study.expected} runs are there (cells × seeds); it is still running, or was interrupted.`);
     if (diverged) found.push(`${study.label}: ${diverged} of ${study.runs.length} runs diverged; they have no score.`);
-    if (study.missing.length) found.push(`${study.label}: recorded before these existed: ${study.missing.join(", ")}.`);
+    if (study.missing.length) found.push(`${study.label}: recorded before these were measured: ${study.missing.join(", ")}.`);
     if (study.thinned) found.push(`${study.label}: to keep the page small, curves show all logged episodes up to 20 and after that every second, third … of them, and the last.`);
   }
   if (!b) return found;
@@ -157,10 +157,10 @@ function notes(studies) {
 
 // ---- a cell over time ----
 
-const Z_NAMES = ["smallest", "1%", "25%", "median", "75%", "99%", "largest"];
+const Z_NAMES = ["smallest", "1%", "25%", "50%", "75%", "99%", "largest"];
 const PANELS = [
   { title: "Evaluation return", columns: { evaluation_return: "evaluation return" }, scale: "return" },
-  { title: "Pre-activation z", columns: Object.fromEntries(["z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99", "z_max"].map((name, i) => [name, `z, ${Z_NAMES[i]}`])), scale: "symlog" },
+  { title: "Pre-activation z", columns: Object.fromEntries(["z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99", "z_max"].map((name, i) => [name, `z ${Z_NAMES[i]}`])), scale: "symlog" },
   { title: "1 − tanh² z", columns: { tanh_derivative: "1 − tanh² z" }, scale: "log" },
   { title: "|∂Q/∂a|", columns: { mean_abs_dq_da: "|∂Q/∂a|" }, scale: "log" },
   { title: "Gradient norms", columns: { actor_gradient_norm: "actor gradient", critic_gradient_norm: "critic gradient" }, scale: "log" },
@@ -176,7 +176,7 @@ function content(study, panel) {
     const values = runs.map((run) => Array.from(own.of(run.place)));
     const middle = own.x.map((_, i) => median(values.map((y) => y[i])));
     const ended = middle.every(Number.isNaN);
-    if (runs.length > 1) lines.push({ name: `${name}, median`, x: own.x, y: middle, look });
+    if (runs.length > 1) lines.push({ name: `${name}, median of seeds`, label: name, x: own.x, y: middle, look });
     if (!isZ || runs.length === 1 || ended) runs.forEach((run, k) => lines.push({ name: runs.length > 1 ? `${name}, seed ${run.seed}` : name, x: own.x, y: values[k], look, thin: runs.length > 1 && !ended }));
   }
   if (isZ && lines.length === 7) {
@@ -207,13 +207,20 @@ function levels(study, panel) {
   });
 }
 
+/** Why a panel has no lines. */
+function absent(study, panel) {
+  if (!chosenRuns(study).length) return "no run of this cell and seed";
+  return Object.keys(panel.columns).every((column) => study.missing.includes(column)) ? "not recorded" : "no numbers";
+}
+
 let pictures = [];
 function showPanels() {
   const studies = shownStudies();
   pictures = [];
   const host = byId("panels");
-  host.className = studies.length === 2 ? "pair" : "";
+  host.className = byId("numbers").className = studies.length === 2 ? "pair" : "";
   host.replaceChildren();
+  const wide = studies.length === 2 && innerWidth > 700;
   for (const panel of PANELS) {
     const contents = studies.map((study) => ({ ...content(study, panel), levels: levels(study, panel) }));
     const y = axis(panel.scale, contents.flatMap((one) => [...one.lines.map((line) => line.y), one.levels.map((level) => level.y)].flat()));
@@ -221,9 +228,9 @@ function showPanels() {
     const words = Object.entries(panel.columns).map(([column, name]) => `${name}: ${data.words[column] ?? column}`).join("\n");
     studies.forEach((study, i) => {
       const runs = chosenRuns(study), many = runs.length > 1;
-      const kinds = [many ? `${panel.scale === "symlog" ? "" : "thin: one seed; "}thick: median while all ${runs.length} run` : "", panel.scale === "symlog" ? "dashed: smallest and largest" : "", y.zeros ? "exact zeros on the line 0" : ""].filter(Boolean).join("; ");
+      const kinds = [many ? `${panel.scale === "symlog" ? "" : "thin: one seed; "}thick: median, as far as all ${runs.length} go` : "", panel.scale === "symlog" ? "dashed: smallest and largest" : "", y.zeros ? "exact zeros on the line 0" : ""].filter(Boolean).join("; ");
       const name = studies.length === 2 ? `${"AB"[i]}: ${panel.title}` : panel.title;
-      const picture = chart({ title: name, name: "episode", note: kinds, marks: marks(study), words, y, x: { log: chosen.axis === "log", low: 0, high: longest }, ...contents[i] }, setEpisode);
+      const picture = chart({ title: name, name: "episode", width: wide ? 600 : 420, empty: absent(study, panel), note: kinds, marks: marks(study), words, y, x: { log: chosen.axis === "log", low: 0, high: longest }, ...contents[i] }, setEpisode);
       pictures.push(picture);
       host.append(picture);
     });
@@ -238,7 +245,7 @@ function reading(gradient, slope, push, slope0, push0) {
   const factors = [slope / slope0, push / push0], low = Math.min(...factors);
   if (gradient === 0 && slope === 0 && push > 0) return "the tanh: exactly no slope";
   if (gradient === 0 && push === 0 && slope > 0) return "the critic: flat";
-  if (!(low < 0.1)) return "neither has fallen tenfold";
+  if (!(low < 0.1)) return "neither";
   const both = Math.max(...factors) < 0.1;
   return both ? "both" : factors[0] < factors[1] ? "the tanh" : "the critic";
 }
@@ -249,11 +256,12 @@ function showReadout() {
   const section = (name) => el("tr", { class: "section" }, el("th", { scope: "rowgroup", colspan: columns.length + 1 }, name));
   const at = ({ study, run }, column, episode = chosen.episode) => {
     const own = curve(study, column);
-    if (!own) return { y: NaN, x: NaN, missing: true };
+    if (!own) return { y: NaN, x: NaN };
     const values = own.of(run.place), logged = own.x.filter((_, i) => !Number.isNaN(values[i]));
     const x = nearest(logged.length ? logged : own.x, episode);
     return { x, y: values[own.x.indexOf(x)] };
   };
+  const told = ({ study }, column, y) => (study.missing.includes(column) ? "not recorded" : digits(y));
   const event = ({ run }, column, middle) => {
     const [agents, count, low, high] = run[column];
     return count ? `${digits(number(run.values[middle]))} (${low} to ${high}), ${Math.round(100 * count / agents)}%` : "none";
@@ -262,10 +270,10 @@ function showReadout() {
   rows.push(row("status", ({ run }) => run.status + (run.status === "diverged" ? ` in ${run.diverged}` : "")));
   rows.push(row("gradient death: median agent (range), share", (c) => event(c, "gradient_death_episode", "median_death_episode")));
   rows.push(row("freeze: median agent (range), share", (c) => event(c, "freeze_episode", "median_freeze_episode")));
-  for (const measure of data.measures.filter((some) => some.over !== "agents")) rows.push(row(measure.title, ({ study, run }) => (study.missing.includes(measure.column) ? "not recorded" : digits(number(run.values[measure.run])))));
+  for (const measure of data.measures.filter((some) => some.over !== "agents")) rows.push(row(measure.title, (c) => told(c, measure.column, number(c.run.values[measure.run]))));
   rows.push(section(`At episode ${chosen.episode}, or the logged one nearest to it`));
   rows.push(row("logged episode", (c) => digits(at(c, "actor_gradient_norm").x)));
-  for (const panel of PANELS.slice(1)) for (const [column, name] of Object.entries(panel.columns)) rows.push(row(name, (c) => { const { y, missing } = at(c, column); return missing ? "not recorded" : digits(y); }));
+  for (const panel of PANELS.slice(1)) for (const [column, name] of Object.entries(panel.columns)) rows.push(row(name, (c) => told(c, column, at(c, column).y)));
   const factor = (c, column) => at(c, column).y / at(c, column, 0).y;
   rows.push(row("1 − tanh² z, times its first", (c) => `× ${digits(factor(c, "tanh_derivative"))}`));
   rows.push(row("|∂Q/∂a|, times its first", (c) => `× ${digits(factor(c, "mean_abs_dq_da"))}`));
@@ -281,8 +289,10 @@ function showReadout() {
     const texts = [...counts].map(([text, n]) => (own.length > 1 ? `${text} (${n} of ${own.length} seeds)` : text));
     return `${shownStudies().length === 2 ? `${"AB"[i]}: ` : ""}${own.length ? texts.join(", ") : "no run of this cell"}`;
   });
-  byId("reading").replaceChildren(el("p", { class: "note" }, `Is it the tanh or the critic? At episode ${chosen.episode}: ${verdicts.join("; ")}.`),
-    el("p", { class: "words" }, "An actor's gradient has two factors, 1 − tanh² z and ∂Q/∂a. Named is the one that has fallen to less than a tenth of what it was at the first logged episode."));
+  const seen = [...new Set(columns.map((column) => at(column, "tanh_derivative").x))].filter((x) => x !== chosen.episode && !Number.isNaN(x));
+  const where = `episode ${chosen.episode}${seen.length ? ` (logged nearest: ${seen.join(", ")})` : ""}`;
+  byId("reading").replaceChildren(el("p", { class: "note" }, `Is it the tanh or the critic? At ${where}: ${verdicts.join("; ")}.`),
+    el("p", { class: "words" }, "An actor's gradient has two factors, 1 − tanh² z and ∂Q/∂a. Named is the one that is below a tenth of what it was at the first logged episode."));
   pictures.forEach((picture) => picture.cursor?.(chosen.episode));
 }
 
@@ -329,7 +339,7 @@ function showMechanism() {
     ["change", "|Change of the weight| in a step", "log", []],
   ].map(([key, title, scale, levels]) => {
     const lines = pair(key, title), y = axis(scale, [...lines.flatMap((one) => one.y), ...levels.map((level) => level.y)]);
-    return chart({ title, name: "step", lines, bands: [], levels, marks: found, words: "", note: y.zeros ? "exact zeros on the line 0" : "", y, x: { log: chosen.axis === "log", low: 0, high: steps.length - 1 } }, (x) => pictures.forEach((picture) => picture.cursor(x)));
+    return chart({ title, name: "step", lines, bands: [], levels, marks: found, words: "", empty: "", width: innerWidth > 700 ? 600 : 420, note: y.zeros ? "exact zeros on the line 0" : "", y, x: { log: chosen.axis === "log", low: 0, high: steps.length - 1 } }, (x) => pictures.forEach((picture) => picture.cursor(x)));
   });
   byId("mechanism").replaceChildren(...pictures);
   const coast = run.death ? Math.abs(run.weight.at(-1) - run.weight[run.death - 1]) / settings.rate : 0;
