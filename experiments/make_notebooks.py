@@ -142,7 +142,9 @@ else:
     print(RESULTS_ARCHIVE)
 """
 
-CODE_CELLS = {"gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "report": REPORT, "download": DOWNLOAD}
+CODE_CELLS = {
+    "gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "report": REPORT, "download": DOWNLOAD
+}  # fmt: skip
 
 
 def scripts() -> list[Path]:

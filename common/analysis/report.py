@@ -123,9 +123,7 @@ def report_page(studies: Sequence[Study]) -> bytes:
     numbers = sum(_logged(study) for study in studies)
     share = CURVE_BYTES[len(studies) > 1] / max(numbers * 16 / 3, 1)  # a number takes 4 bytes, 16/3 in base64
     labels = [study.label for study in studies]
-    shown = [
-        study.label if labels.count(study.label) == 1 else f"{study.label} ({study.folder})" for study in studies
-    ]
+    shown = [study.label if labels.count(study.label) == 1 else f"{study.label} ({study.folder})" for study in studies]
     most = max(study.runs["seed"].nunique() for study in studies)
     data = {
         "studies": [{"label": label, **_study(study, share)} for label, study in zip(shown, studies, strict=True)],
@@ -248,7 +246,7 @@ def _spread_text(values: pd.Series, measure: Measure) -> tuple[float | None, lis
 
 
 def _curves(table: pd.DataFrame, runs: pd.DataFrame, columns: tuple[str, ...], share: float) -> dict[str, Any]:
-    """Columns of one file over the episodes: float32 in base64, runs × columns × episodes, NaN where there is no row."""
+    """Columns of one file: float32 in base64, runs × columns × episodes, NaN where there is no row."""
     there = [column for column in columns if table[column].notna().any()]
     logged = np.sort(table["episode"].unique())
     episodes = thinned(logged, math.floor(share * len(logged))) if share < 1 else logged

@@ -1,6 +1,7 @@
 """A copy of a study in a folder that may fail at any time (Google Drive over FUSE), made while training goes on.
 
-Layout as in the results folder: `*.csv`, `*.json`, `*.png` and `*.html`, and `checkpoint/` with generation numbers of its own.
+Layout as in the results folder: `*.csv`, `*.json`, `*.png`, `*.html`, and `checkpoint/` with generation numbers of its
+own.
 Every file is written beside its place and renamed, so nothing a reader may have open is overwritten. What waits is
 copied in an order that leaves a mirror to go on from at every moment: result files, runs.csv after the others and from
 bytes taken together with theirs, so that it never lists a run whose rows are not there; then the checkpoint, so that

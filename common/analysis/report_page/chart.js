@@ -121,7 +121,10 @@ function draw(figure, spec, hover) {
   svg.append(...shown.map(({ y }) => el("line", { class: "level", x1: left, x2: width - right, y1: py(y), y2: py(y) })));
   const names = shown.reduce((ys, { y }) => [...ys, Math.max(py(y) - 3, (ys.at(-1) ?? -Infinity) + 11)], []);  // moved apart where they are close
   const points = (xs, ys) => xs.map((x, i) => [x, ys[i]]).filter(([x, y]) => Number.isFinite(y) && x >= spec.x.low && x <= spec.x.high).map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`);
-  for (const { x, low, high, look } of spec.bands) svg.append(el("path", { class: `band k${look}`, d: `M${[...points(x, low), ...points(x, high).reverse()].join("L")}Z` }));
+  for (const { x, low, high, look } of spec.bands) {
+    const found = [...points(x, low), ...points(x, high).reverse()];
+    if (found.length) svg.append(el("path", { class: `band k${look}`, d: `M${found.join("L")}Z` }));
+  }
   for (const { x, y, look, thin } of spec.lines) {
     const found = points(x, y);
     if (found.length) svg.append(el("path", { class: `line k${look} d${look}${thin ? " thin" : ""}`, "stroke-linecap": "round", d: `M${found.join("L")}${found.length === 1 ? "h0.1" : ""}` }));

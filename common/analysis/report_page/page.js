@@ -69,7 +69,12 @@ function gridTable(title, rates, cellOf) {
       const button = el("button", {
         type: "button", style, "aria-pressed": pressed, "data-row": row, "data-column": column,
         "aria-label": `actor ${actorText}, critic ${criticText}: ${lines.join(", ")}`,
-        onclick: () => { Object.assign(chosen, { actor, critic }); refresh(); byId("grids").querySelectorAll("table")[place(table)]?.querySelector(`[data-row="${row}"][data-column="${column}"]`).focus(); },
+        onclick: () => {
+          const which = tables.indexOf(table);
+          Object.assign(chosen, { actor, critic });
+          refresh();
+          tables[which].querySelector(`[data-row="${row}"][data-column="${column}"]`).focus();
+        },
         onkeydown: (event) => move(event, table, row, column),
       }, lines[0], ...lines.slice(1).map((text) => el("small", {}, text)));
       line.append(el("td", {}, button));
@@ -81,7 +86,6 @@ function gridTable(title, rates, cellOf) {
 }
 
 let tables = [];
-function place(table) { return tables.indexOf(table); }
 
 function move(event, table, row, column) {
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
