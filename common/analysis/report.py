@@ -123,7 +123,8 @@ def report_page(studies: Sequence[Study]) -> bytes:
     numbers = sum(_logged(study) for study in studies)
     share = CURVE_BYTES[len(studies) > 1] / max(numbers * 16 / 3, 1)  # a number takes 4 bytes, 16/3 in base64
     labels = [study.label for study in studies]
-    shown = [study.label if labels.count(study.label) == 1 else f"{study.label} ({study.folder})" for study in studies]
+    tails = [Path(*study.folder.parts[-3:]) for study in studies]
+    shown = [name if labels.count(name) == 1 else f"{name} ({tail})" for name, tail in zip(labels, tails, strict=True)]
     most = max(study.runs["seed"].nunique() for study in studies)
     data = {
         "studies": [{"label": label, **_study(study, share)} for label, study in zip(shown, studies, strict=True)],
