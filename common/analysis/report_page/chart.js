@@ -59,8 +59,8 @@ function ticks({ kind, low, high, zeros, bottom }) {
   if (kind === "symlog") {
     const decades = [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e8, 1e10].flatMap((y) => (y ? [-y, y] : [0]));
     const inside = decades.filter((y) => SCALES.symlog(y) >= low && SCALES.symlog(y) <= high);
-    const apart = inside.length > 7 ? inside.filter((y) => y === 0 || Math.log10(Math.abs(y)) % 2 === 0) : inside;
-    return apart.filter((y) => y === 0 || SCALES.symlog(Math.abs(y)) > 0.09 * (high - low)).map((y) => [y, digits(y)]);
+    const apart = inside.filter((y) => y === 0 || SCALES.symlog(Math.abs(y)) > 0.09 * (high - low));
+    return (apart.length > 9 ? apart.filter((y) => y === 0 || Math.log10(Math.abs(y)) % 2 === 0) : apart).map((y) => [y, digits(y)]);
   }
   const sign = kind === "cost" ? -1 : 1, from = Math.ceil(bottom - 1e-9), to = Math.floor(high + 1e-9);
   const stride = Math.max(1, Math.ceil((to - from + 1) / 5)), found = zeros ? [[0, "0"]] : [];
