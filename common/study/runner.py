@@ -16,7 +16,6 @@ import torch
 from common.agents.checks import check_parts
 from common.agents.reports import RunKey
 from common.analysis.figures import save_study_figures
-from common.analysis.report import save_study_report
 from common.analysis.summary import study_summary
 from common.config import ConfigError, StudyConfig, parse_command_line, results_folder
 from common.environment.reference_policies import evaluate_references
@@ -118,6 +117,8 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
         results = load_study(folder)
         for path in save_study_figures(results):
             print(f"figure: {path}")
+        from common.analysis.report import save_study_report  # not above: with it comes scipy, which takes a second
+
         print(f"report: {save_study_report(results)}")
     print(study_summary(results))
     print(f"results: {folder}")
