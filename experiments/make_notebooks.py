@@ -125,7 +125,8 @@ from IPython.display import HTML
 
 for study in STUDIES:
     page = escape((study / "report.html").read_text(encoding="utf-8"))
-    display(HTML(f'<iframe srcdoc="{page}" title="report" style="width: 100%; height: 900px; border: 0"></iframe>'))
+    frame = f'<iframe srcdoc="{page}" title="report" style="width: 100%; height: 900px; border: 0"></iframe>'
+    display(HTML(f"<div>{frame}</div>"))
 """
 
 DOWNLOAD = """\
