@@ -115,6 +115,12 @@ class StudyConfig:
         results=False,
         metavar="DIR",
     )
+    tensorboard: str = option(
+        "",
+        "folder that gets the scalars of every run as it trains; needs the package tensorboard",
+        results=False,
+        metavar="DIR",
+    )
     results_dir: str = option(
         "results",
         "folder that gets <preset>/<experiment>/*.csv; my_results where results holds the recorded studies",

@@ -116,13 +116,26 @@ for study in STUDIES:
         display(Image(str(figure), width=800))
 """
 
+REPORT = """\
+# @title Explore it: a page with the same numbers
+# It is one file, report.html beside the CSV files, and opens in any browser, also without a network.
+from html import escape
+
+from IPython.display import HTML
+
+for study in STUDIES:
+    page = escape((study / "report.html").read_text(encoding="utf-8"))
+    frame = f'<iframe srcdoc="{page}" title="report" style="width: 100%; height: 900px; border: 0"></iframe>'
+    display(HTML(f"<div>{frame}</div>"))
+"""
+
 DOWNLOAD = """\
 # @title Download the results
 RESULTS_ARCHIVE = RESULTS / f"{NAME}_results.zip"
 with zipfile.ZipFile(RESULTS_ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
     for study in STUDIES:
         for path in sorted(study.iterdir()):
-            if path.suffix in (".csv", ".json", ".png"):
+            if path.suffix in (".csv", ".json", ".png", ".html"):
                 archive.write(path, path.relative_to(RESULTS))
 if files:
     files.download(str(RESULTS_ARCHIVE))
@@ -130,7 +143,9 @@ else:
     print(RESULTS_ARCHIVE)
 """
 
-CODE_CELLS = {"gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "download": DOWNLOAD}
+CODE_CELLS = {
+    "gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "report": REPORT, "download": DOWNLOAD
+}  # fmt: skip
 
 
 def scripts() -> list[Path]:

@@ -1,6 +1,7 @@
 """A copy of a study in a folder that may fail at any time (Google Drive over FUSE), made while training goes on.
 
-Layout as in the results folder: `*.csv`, `*.json` and `*.png`, and `checkpoint/` with generation numbers of its own.
+Layout as in the results folder: `*.csv`, `*.json`, `*.png`, `*.html`, and `checkpoint/` with generation numbers of its
+own.
 Every file is written beside its place and renamed, so nothing a reader may have open is overwritten. What waits is
 copied in an order that leaves a mirror to go on from at every moment: result files, runs.csv after the others and from
 bytes taken together with theirs, so that it never lists a run whose rows are not there; then the checkpoint, so that
@@ -22,7 +23,8 @@ from common.study.generations import DATA, KEPT, MANIFEST, Generations
 
 CHECKPOINT = "checkpoint"  # the folder of generations; also the name of what waits to be copied there
 CLEARING = "clearing"
-RESULT_SUFFIXES = (".csv", ".json", ".png")
+MADE_AGAIN = (".png", ".html")  # from the others, at the end of each study
+RESULT_SUFFIXES = (".csv", ".json", *MADE_AGAIN)
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds
 CHUNK = 2**22  # bytes
 
@@ -83,7 +85,7 @@ class Mirror:
     def read_results(self) -> dict[str, bytes]:
         """The CSV and JSON files by name, runs.csv last. Raises OSError after the retries."""
         paths = self.retrying(lambda: _result_files(self.folder))
-        return {path.name: self.retrying(path.read_bytes) for path in paths if path.suffix != ".png"}
+        return {path.name: self.retrying(path.read_bytes) for path in paths if path.suffix not in MADE_AGAIN}
 
     def retrying(self, operation: Callable[[], Result]) -> Result:
         """Result of `operation`, repeated after each delay while it raises OSError; the last error is raised."""

@@ -22,6 +22,7 @@ from common.environment.reference_policies import evaluate_references
 from common.experiment import Experiment
 from common.recording.results import ResultsError, load_study
 from common.recording.store import StoreError
+from common.recording.tensorboard import Board
 from common.study.checkpoint import CheckpointError
 from common.study.folder import StudyFolder, open_study, warn
 from common.study.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
@@ -87,6 +88,7 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
     `fresh` moves what the folder holds aside first. Raises what `main` turns into exit codes.
     """
     check_parts(experiment, config)
+    board = Board(config, experiment.name) if config.tensorboard else None
     device = runtime.choose_device(config.device)
     memory.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
@@ -110,11 +112,14 @@ def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = Fals
         if not missing and study.provenance["commit"] not in [made.get("commit") for made in study.store.made_by]:
             warn("all runs were finished by other code than today's; --fresh trains them anew")
         if missing:
-            _train(experiment, config, device, study, missing, interruption)
+            _train(experiment, config, device, study, missing, interruption, board)
         study.drop_leftovers()
         results = load_study(folder)
         for path in save_study_figures(results):
             print(f"figure: {path}")
+        from common.analysis.report import save_study_report  # not above: with it comes scipy, which takes a second
+
+        print(f"report: {save_study_report(results)}")
     print(study_summary(results))
     print(f"results: {folder}")
     return folder
@@ -137,6 +142,7 @@ def _train(
     study: StudyFolder,
     missing: list[RunKey],
     interruption: Interruption,
+    board: Board | None,
 ) -> None:
     """Train the missing runs shard by shard, the one of the checkpoint first."""
     state = study.checkpoints.load()
@@ -156,7 +162,7 @@ def _train(
         print(f"{len(shards)} shard(s) of up to {size} runs")
     start, episodes, seconds, worker_bytes = time.perf_counter(), 0, Counter(), 0
     for title, keys in [("resumed", resumed), *plan] if state else plan:
-        shard = Shard(experiment, config, keys, device, study, references)
+        shard = Shard(experiment, config, keys, device, study, references, board)
         if state:
             shard.load(*state)
             state = None  # its memory is for training

@@ -15,6 +15,7 @@ from common.agents.reports import RunKey
 from common.config import StudyConfig
 from common.experiment import Experiment
 from common.recording import schema
+from common.recording.tensorboard import Board
 from common.recording.tracking import CHECK_EVERY, Tracker, is_logged
 from common.study.checkpoint import CheckpointError
 from common.study.folder import StudyFolder
@@ -34,10 +35,11 @@ class Shard:
         device: torch.device,
         study: StudyFolder,
         references: dict[int, dict[str, float]],
+        board: Board | None = None,
     ):
-        """Untrained runs `keys`, ordered by seed; `references`: returns by seed and policy."""
+        """Untrained runs `keys`, ordered by seed; `references`: returns by seed and policy; `board` follows them."""
         self.experiment, self.config, self.device = experiment, config, device
-        self.study, self.references = study, references
+        self.study, self.references, self.board = study, references, board
         self.engine = Engine(experiment, config, keys, device, threads=torch.get_num_threads(), warn=tqdm.write)
         self.tracker = Tracker(keys, config.agents, self.engine.env, self.engine.layers, device, config.early_stop)
 
@@ -77,6 +79,8 @@ class Shard:
                     self._save_or_warn()
                     saved_at = time.monotonic()
         self.study.checkpoints.clear()
+        if self.board:
+            self.board.close()
         return done
 
     def _episode(self) -> None:
@@ -97,11 +101,13 @@ class Shard:
         with timer.phase("tracking"):
             self.tracker.collect()
             ended = self.tracker.finished(episode, self.config.episodes)
-        if not ended:
-            return
-        if episode % self.config.eval_every:
+        if ended and episode % self.config.eval_every:
             self.tracker.observe_evaluation(episode, self.engine.evaluate(), ended)
             self.tracker.collect()
+        if self.board:
+            self.board.write(self.tracker.records, self.tracker.columns)
+        if not ended:
+            return
         with timer.phase("writing"):
             if self.config.save_policy:
                 for i in ended:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -76,7 +77,7 @@ def test_valid_and_without_outputs(name: str) -> None:
     content = json.loads((ROOT / "experiments" / name / f"{name}.ipynb").read_text())
     nbformat.validate(content)
     cells = {cell["id"]: cell for cell in content["cells"]}
-    assert list(cells) == ["title", "gpu", "drive", "code", "run", "show", "download"]
+    assert list(cells) == ["title", "gpu", "drive", "code", "run", "show", "report", "download"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in list(cells.values())[1:])
 
 
@@ -94,6 +95,8 @@ def test_runs_from_top_to_bottom(name: str, repository: Path, tmp_path: Path) ->
     assert text(cells["show"]).startswith(f"scaled / {name}: ")
     pictures = [output for output in cells["show"].outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == len(list(folder.glob("*.png"))) > 0
+    (page,) = [output.data["text/html"] for output in cells["report"].outputs]
+    assert unescape(page.split('srcdoc="')[1].split('"')[0]) == (folder / "report.html").read_text(encoding="utf-8")
     archive = runtime / "results" / f"{name}_results.zip"
     assert (runtime / "downloads.txt").read_text() == f"{archive}\n"
     with zipfile.ZipFile(archive) as packed:
@@ -115,4 +118,5 @@ def mirrored(runtime: Path) -> Path:
 
 
 def result_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".json", ".png")}
+    shown = (".csv", ".json", ".png", ".html")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in shown}

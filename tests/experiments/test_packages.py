@@ -39,7 +39,8 @@ def zips(repository: Path) -> dict[str, bytes]:
 def test_contents(repository: Path) -> None:
     assert sorted(zips(repository)) == [f"{name}_experiment.zip" for name in EXPERIMENTS]
     shared = {"LICENSE", "requirements.txt", "common/COMMIT"}
-    shared |= {str(path.relative_to(repository)) for path in (repository / "common").rglob("*.py")}
+    code = [path for path in (repository / "common").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    shared |= {str(path.relative_to(repository)) for path in code}
     shared |= {str(path.relative_to(repository)) for path in (repository / "docs").rglob("*.md")}
     commit = git(repository, "rev-parse", "HEAD")
     date = datetime.fromisoformat(DATE).timetuple()[:6]

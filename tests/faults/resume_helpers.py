@@ -117,6 +117,7 @@ class Attempt:
         shard.time = SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter)
         runner.evaluate_references = lambda config, seeds: [found for found in references() if found.seed in seeds]
         runner.save_study_figures = lambda study: []
+        sys.modules["common.analysis.report"] = SimpleNamespace(save_study_report=lambda study: "none")
         runner.runtime.code_commit = lambda: "a test"
         mirror.RETRY_DELAYS = (0.01,)
         before_episode(DIVERGES_AT, poison, seed=DIVERGING.seed)
