@@ -5,18 +5,19 @@ Each trial is the recipe with a few options, on seeds 0 and 1 (results are recor
 --runs and writes results/tuning/recipe_trials.csv, a row per trial and age.
 """
 
+import sys
+
+sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies
+
 import argparse
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT))
-
 from common.recording.results import Study, load_study
 
+ROOT = Path(__file__).resolve().parents[2]
 VALUES = "small_noise recent_replay uniform_replay slow_targets"
 TRIALS = {  # name -> preset, options
     "normalised and limited only": ("interior", f"--without {VALUES}"),
