@@ -121,7 +121,8 @@ def _write_run(
             **{f"saturation_{name}": ratio for name in ("offload", "compute", "power")},
             "wrong_side_saturation": "" if episode < 4 else 0.5 + 0.3 * math.sin(episode / 300 + critic_lr),
             "stuck_share": ratio / 2, "bang_bang_share": ratio / 3, "tanh_derivative": 1 - ratio,
-            "zero_derivative_share": ratio / 4, "dq_da_sign_coherence": 0.9, "z_step_rms": actor_lr, "z_mean": 0,
+            "zero_derivative_share": ratio / 4, "dq_da_sign_coherence": 0.9, "dq_da_alignment_compute": 0.5 - ratio,
+            "dq_da_alignment_power": 0.1, "z_step_rms": actor_lr, "z_mean": 0,
             "z_sd": largest / 3, "z_min": -largest, "z_max": largest / 3,
             **{f"z_q{percent:02d}": z for percent, z in quantiles},
         })  # fmt: skip

@@ -73,7 +73,7 @@ CURVES = {
     schema.EVALUATIONS: ("evaluation_return",),
     schema.SATURATION: (
         "z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99", "z_max", "tanh_derivative", "saturation_ratio",
-        "wrong_side_saturation", "stuck_share",
+        "wrong_side_saturation", "stuck_share", "dq_da_alignment_compute", "dq_da_alignment_power",
     ),
     schema.GRADIENT_NORMS: (
         "mean_abs_dq_da", "actor_gradient_norm", "critic_gradient_norm", "actor_update_norm", "critic_update_norm",

@@ -113,8 +113,9 @@ def test_numbers_are_those_of_the_files(page: Open, tmp_path: Path) -> None:
     wanted = {
         0: ("evaluation return", schema.EVALUATIONS, "evaluation_return"), 1: ("z 99%", schema.SATURATION, "z_q99"),
         2: ("1 − tanh² z", schema.SATURATION, "tanh_derivative"),
-        4: ("critic gradient", schema.GRADIENT_NORMS, "critic_gradient_norm"),
-        6: ("stuck", schema.SATURATION, "stuck_share"),
+        4: ("alignment, compute", schema.SATURATION, "dq_da_alignment_compute"),
+        5: ("critic gradient", schema.GRADIENT_NORMS, "critic_gradient_norm"),
+        7: ("stuck", schema.SATURATION, "stuck_share"),
     }  # fmt: skip
     for picture, (name, file, column) in wanted.items():
         shown = behind(browser, picture)
@@ -216,7 +217,7 @@ def test_two_studies_side_by_side_with_their_paired_difference(page: Open, tmp_p
             ends = [number(text) for text in lines[1].strip("()").split(" to ")]
             assert ends == pytest.approx([wanted.mean() - half, wanted.mean() + half], rel=5e-3, abs=2e-3)
             assert lines[-1].endswith(f"{(wanted > 0).sum()}/5")
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#panels figure")) == 14
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#panels figure")) == 16
     assert len(readout(browser)["score"]) == 10
 
 

@@ -167,6 +167,7 @@ const PANELS = [
   { title: "Pre-activation z", columns: Object.fromEntries(["z_min", "z_q01", "z_q25", "z_q50", "z_q75", "z_q99", "z_max"].map((name, i) => [name, `z ${Z_NAMES[i]}`])), scale: "symlog" },
   { title: "1 − tanh² z", columns: { tanh_derivative: "1 − tanh² z" }, scale: "log" },
   { title: "|∂Q/∂a|", columns: { mean_abs_dq_da: "|∂Q/∂a|" }, scale: "log" },
+  { title: "Does the critic point uphill?", columns: { dq_da_alignment_compute: "alignment, compute", dq_da_alignment_power: "alignment, power" }, scale: "linear" },
   { title: "Gradient norms", columns: { actor_gradient_norm: "actor gradient", critic_gradient_norm: "critic gradient" }, scale: "log" },
   { title: "Step norms", columns: { actor_update_norm: "actor step", critic_update_norm: "critic step" }, scale: "log" },
   { title: "Shares of outputs", columns: { saturation_ratio: "saturated", wrong_side_saturation: "on the wrong side", stuck_share: "stuck" }, scale: "share" },
@@ -203,6 +204,7 @@ function marks(study) {
 
 function levels(study, panel) {
   if (panel.scale === "symlog") return [1, -1].map((side) => ({ y: side * underflow("float32"), name: side > 0 ? "float32: no slope beyond" : "" }));
+  if (panel.scale === "linear") return [{ y: 0, name: "knows nothing" }];
   if (panel.scale !== "return") return [];
   const seeds = [...new Set(chosenRuns(study).map((run) => run.seed))];
   return data.policies.filter((policy) => study.references[policy]).map((name) => {
