@@ -200,8 +200,11 @@ def _check_field(spec: dataclasses.Field, value: Any) -> None:
             raise ConfigError(f"{_flag(spec.name)} {v}: allowed: {problem}")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # one line instead of usage + line
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> None:
+        """End with exit code 2."""
         self.exit(2, f"error: {message} (see --help)\n")
 
 
@@ -233,10 +236,11 @@ def parse_command_line(
 ) -> tuple[StudyConfig, argparse.Namespace]:
     """Configuration from the command line: options over the experiment's overrides over --quick over defaults.
 
-    Returns the configuration and a namespace with what was said beside it (`quick`, `fresh`, `results_dir_given`).
+    Returns the configuration and a namespace with what was said beside it (`quick`, `fresh`, `part`,
+    `results_dir_given`).
     Exits with code 2 and one line on a bad option or value.
     """
-    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for spec in dataclasses.fields(config_class):
         _add_option(parser, spec, overrides.get(spec.name, spec.default))
     parser.add_argument(
@@ -249,14 +253,21 @@ def parse_command_line(
     parser.add_argument(
         "--fresh", action="store_true", help="move earlier results and checkpoints of this study aside and start over"
     )
+    parser.add_argument(
+        "--part",
+        default="",
+        metavar="K/N",
+        help="train only the K-th of N parts of the study, in <results-dir>/<preset>/<experiment>/parts/K-of-N; "
+        "python -m common.merge puts them together",
+    )
     said = vars(parser.parse_args(arguments))
-    quick, fresh = said.pop("quick"), said.pop("fresh")
+    beside = {name: said.pop(name) for name in ("quick", "fresh", "part")}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
     try:
-        config = config_class(**{**(QUICK if quick else {}), **overrides, **given})
+        config = config_class(**{**(QUICK if beside["quick"] else {}), **overrides, **given})
     except ConfigError as problem:
         parser.error(str(problem))
-    return config, argparse.Namespace(quick=quick, fresh=fresh, results_dir_given="results_dir" in given)
+    return config, argparse.Namespace(**beside, results_dir_given="results_dir" in given)
 
 
 def results_folder(config: StudyConfig, experiment: str, quick: bool = False) -> Path:

@@ -104,11 +104,11 @@ def check_format(folder: Path, found: int, commit: str) -> None:
         )
 
 
-def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def check_study(folder: Path, study: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What made the results in `folder` (study.json's `made_by`); nothing if there are none.
 
-    StoreError if they are not those of `study`, its `experiment` and `configuration`, or of another version of this
-    code. Raises OSError.
+    `defaults` are the options' values where the experiment names none. StoreError if the results are not those of
+    `study`, its `experiment` and `configuration`, or of another version of this code. Raises OSError.
     """
     for long in (folder / (name + schema.COMPRESSED) for name in schema.LONG):
         if long.exists():
@@ -124,7 +124,7 @@ def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
         there = json.loads(text)
         made_by = list(there["made_by"])
         # A field that is younger than the file had its default then.
-        old = {"experiment": there["experiment"], **StudyConfig().result_fields(), **there["configuration"]}
+        old = {"experiment": there["experiment"], **defaults, **there["configuration"]}
         found = int(there.get("format", 1)), str(made_by[-1]["commit"])
     except (ValueError, LookupError, TypeError, AttributeError):
         raise StoreError(f"{path}: not a readable study description; allowed: another folder") from None
@@ -138,9 +138,9 @@ def check_study(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     return made_by
 
 
-def finished_runs(folder: Path, study: Mapping[str, Any]) -> set[RunKey]:
-    """Runs of `study` whose rows are all in `folder`; raises as `check_study`."""
-    check_study(folder, study)
+def finished_runs(folder: Path, study: Mapping[str, Any], defaults: Mapping[str, Any]) -> set[RunKey]:
+    """Runs of `study` whose rows are all in `folder`; takes and raises what `check_study` does."""
+    check_study(folder, study, defaults)
     return set(RunTable(folder / schema.RUNS).lines)
 
 
@@ -189,13 +189,24 @@ class ResultsStore:
     """One folder with one configuration's results."""
 
     RUN_FILES = tuple(name for name in schema.FILES if name not in (schema.RUNS, schema.REFERENCE_POLICIES))
+    NEEDED = (schema.REWARDS, schema.EVALUATIONS, schema.STOPPING_EPISODES)  # with rows of every run
 
-    def __init__(self, folder: Path, experiment: str, configuration: Mapping[str, Any]):
-        """Open or prepare the folder; StoreError if it holds other results or cannot be written."""
+    def __init__(
+        self,
+        folder: Path,
+        experiment: str,
+        configuration: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ):
+        """Open or prepare the folder; StoreError if it holds other results or cannot be written.
+
+        `defaults`, of options that older results lack, are the baseline's unless given.
+        """
         self.folder = folder
+        self.defaults = StudyConfig().result_fields() if defaults is None else defaults
         self.study = {"experiment": experiment, "configuration": dict(configuration)}
         try:
-            self.made_by = check_study(folder, self.study)  # what has trained runs here: commit, versions, device
+            self.made_by = check_study(folder, self.study, self.defaults)  # what has trained runs here
             self.tables = {name: RunTable(folder / name) for name in (*self.RUN_FILES, schema.RUNS)}
             self._check_runs()
             folder.mkdir(parents=True, exist_ok=True)
@@ -205,8 +216,8 @@ class ResultsStore:
             raise StoreError(f"{folder}: cannot be used as a results folder ({problem})") from None
 
     def _check_runs(self) -> None:
-        """Every finished run has rows in the files that have rows for every run."""
-        for name in (schema.REWARDS, schema.EVALUATIONS, schema.STOPPING_EPISODES):
+        """Every finished run has rows in the NEEDED files."""
+        for name in self.NEEDED:
             lost = self.finished() - set(self.tables[name].lines)
             if lost:
                 raise StoreError(

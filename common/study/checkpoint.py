@@ -51,11 +51,14 @@ class Checkpoints:
         *,
         warn: Callable[[str], None],
         mirror: Mirror | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ):
         """Touches no file. `study`: `experiment` and `configuration`; `provenance`: commit, versions, device.
 
-        Only a checkpoint of the same study and format is loaded; another provenance is a warning.
+        Only a checkpoint of the same study and format is loaded, where `defaults` stand for options that it lacks;
+        another provenance is a warning.
         """
+        self.defaults = defaults or {}
         self.generations, self.mirror, self._warn = Generations(folder), mirror, warn
         self.study, self.provenance = json.loads(json.dumps([study, provenance]))
         self._damaged: set[Path] = set()  # manifests of generations that did not verify
@@ -144,7 +147,7 @@ class Checkpoints:
         body = _read_manifest(manifest)
         provenance = body.get("provenance", {})
         check_format(manifest.parent, body.get("format", 1), provenance.get("commit", "unknown"))
-        differing = differences(_flat(body["study"]), _flat(self.study))
+        differing = differences({**self.defaults, **_flat(body["study"])}, _flat(self.study))
         if differing:
             raise CheckpointError(
                 f"{manifest.parent}: holds a checkpoint of another configuration ({'; '.join(differing)}); "

@@ -20,7 +20,8 @@ from common.study import lock
 from common.study.checkpoint import Checkpoints
 from common.study.interruption import Interrupted
 from common.study.lock import FolderLock
-from common.study.mirror import CHECKPOINT, Mirror
+from common.study.mirror import CHECKPOINT, POLICIES, Mirror, read_owner
+from common.study.parts import PARTS
 
 FLUSH_SECONDS = 60.0  # how long the end of a study waits for its mirror
 LEAVING_SECONDS = 5.0  # how long an interrupted one does
@@ -38,7 +39,9 @@ class StudyFolder:
         """`provenance`: commit, versions and device of what trains now."""
         self.store, self.provenance, self.mirror = store, provenance, mirror
         self.path = store.folder
-        self.checkpoints = Checkpoints(self.path / CHECKPOINT, store.study, provenance, warn=warn, mirror=mirror)
+        self.checkpoints = Checkpoints(
+            self.path / CHECKPOINT, store.study, provenance, warn=warn, mirror=mirror, defaults=store.defaults
+        )
 
     def begin(self, references: list[Mapping[str, Any]]) -> None:
         """Write what does not depend on training: study.json, and reference_policies.csv with these rows."""
@@ -57,7 +60,7 @@ class StudyFolder:
         """Write a run's trained actors: a list of state dicts, one an agent (docs/csv_columns.md, "Policies")."""
         stream = io.BytesIO()
         torch.save(actors, stream)
-        folder = self.path / "policies"
+        folder = self.path / POLICIES
         folder.mkdir(exist_ok=True)
         name = f"seed{key.seed}_actor{key.actor_lr!r}_critic{key.critic_lr!r}.pt"
         write_atomically(folder / name, stream.getvalue())
@@ -79,13 +82,15 @@ def open_study(
     configuration: Mapping[str, Any],
     provenance: Mapping[str, Any],
     *,
+    defaults: Mapping[str, Any] | None = None,
     mirror_folder: Path | None = None,
     fresh: bool = False,
 ) -> Iterator[StudyFolder]:
     """Lock the folder, check it and its mirror, restore what only the mirror has; wait for the mirror at the end.
 
-    `fresh` moves what both hold aside first. LockError if another process writes there; StoreError if one of them
-    holds something else, or the mirror something that the folder lacks, or cannot be read. Raises OSError.
+    `defaults`, of options that older results lack, are the baseline's unless given. `fresh` moves what both hold aside
+    first. LockError if another process writes there; StoreError if one of them holds something else, or the mirror
+    something that the folder lacks, or cannot be read. Raises OSError.
     """
     mirror = Mirror(mirror_folder, warn=warn) if mirror_folder else None
     with FolderLock(folder):
@@ -93,10 +98,10 @@ def open_study(
             _move_aside(mirror.folder)
         if fresh:
             _move_aside(folder)
-        store = ResultsStore(folder, experiment, configuration)
+        store = ResultsStore(folder, experiment, configuration, defaults)
         if mirror and _restored(store, mirror):
             print(f"finished runs restored from {mirror.folder}")
-            store = ResultsStore(folder, experiment, configuration)
+            store = ResultsStore(folder, experiment, configuration, defaults)
         study = StudyFolder(store, provenance, mirror)
         try:
             yield study
@@ -116,26 +121,33 @@ def _restored(store: ResultsStore, mirror: Mirror) -> bool:
     StoreError if the mirror cannot be read, or holds what would be lost when this study is copied there.
     """
     try:
-        mirrored = mirror.retrying(lambda: finished_runs(mirror.folder, store.study))
+        mirrored = mirror.retrying(lambda: finished_runs(mirror.folder, store.study, store.defaults))
+        owner = mirror.retrying(mirror.owner)
         found = mirror.read_results() if mirrored and not store.finished() else {}
     except (OSError, UnicodeDecodeError) as problem:
         raise StoreError(
             f"{mirror.folder}: the mirror cannot be read ({problem}); allowed: one that can be read, or none"
         ) from None
+    here = store.finished() or (store.folder / CHECKPOINT).exists()
+    if here and owner not in ("", read_owner(store.folder)):
+        raise StoreError(
+            f"{mirror.folder}: is the mirror of other results than {store.folder}; allowed: another --mirror"
+        )
     if not found and mirrored - store.finished():
         raise StoreError(
             f"{mirror.folder}: holds results that {store.folder} lacks; allowed: an empty results folder, which is "
             "then restored from the mirror, or another --mirror"
         )
     for name in sorted(found, key=lambda name: name == schema.RUNS):
+        (store.folder / name).parent.mkdir(exist_ok=True)
         write_atomically(store.folder / name, found[name])
     return bool(found)
 
 
 def _move_aside(folder: Path) -> None:
-    """Move all that the folder holds to a new folder beside it."""
+    """Move all that the folder holds to a new folder beside it, but for its parts, which may be training."""
     try:
-        old = [path for path in folder.iterdir() if path.name not in lock.FILES]
+        old = [path for path in folder.iterdir() if path.name not in (*lock.FILES, PARTS)]
     except FileNotFoundError:
         return
     if not old:

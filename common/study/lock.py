@@ -6,14 +6,23 @@ import contextlib
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
 
+from common.recording.store import UNSUPPORTED
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody asks for it
+    fcntl = None
+
 NAME = ".lock"  # what is locked
 HOLDER = ".lock.json"  # who holds it
 FILES = (NAME, HOLDER)
+YOUNG_SECONDS = 60.0  # a file of that age is not being written any more
 
 
 class LockError(Exception):
@@ -38,10 +47,12 @@ class FolderLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire()
-            except NotImplementedError:  # no flock here; older releases of filelock leave it to us
-                self._lock = filelock.SoftFileLock(self.folder / NAME, timeout=0, thread_local=False)
-                self._lock.acquire()
+                self._acquire()
+            except filelock.Timeout:
+                if not self._left_over():
+                    raise
+                (self.folder / NAME).unlink(missing_ok=True)
+                self._acquire()
             (self.folder / HOLDER).write_text(json.dumps(me))
         except filelock.Timeout:
             raise LockError(self._refusal()) from None
@@ -54,6 +65,28 @@ class FolderLock:
         with contextlib.suppress(OSError):
             (self.folder / HOLDER).unlink(missing_ok=True)
         self._lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except NotImplementedError:  # no flock here; older releases of filelock leave it to us
+            self._lock = filelock.SoftFileLock(self.folder / NAME, timeout=0, thread_local=False)
+            self._lock.acquire()
+
+    def _left_over(self) -> bool:
+        """Whether what is there was a lock elsewhere, where flock is known, and stands for nobody here, where it isn't.
+
+        A marker file is empty only while its process writes it.
+        """
+        path = self.folder / NAME
+        if path.stat().st_size or (self.folder / HOLDER).exists() or time.time() - path.stat().st_mtime < YOUNG_SECONDS:
+            return False
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as problem:
+                return problem.errno in UNSUPPORTED
+        return False
 
     def _refusal(self) -> str:
         try:

@@ -1,7 +1,8 @@
 """A copy of a study in a folder that may fail at any time (Google Drive over FUSE), made while training goes on.
 
-Layout as in the results folder: `*.csv`, `*.json`, `*.png`, `*.html`, and `checkpoint/` with generation numbers of its
-own.
+Layout as in the results folder: `*.csv`, `*.json`, `*.png`, `*.html` and `policies/`, and `checkpoint/` with generation
+numbers of its own. A name in `.mirror`, the same in both folders, tells whose copy it is: no study writes into
+another's.
 Every file is written beside its place and renamed, so nothing a reader may have open is overwritten. What waits is
 copied in an order that leaves a mirror to go on from at every moment: result files, runs.csv after the others and from
 bytes taken together with theirs, so that it never lists a run whose rows are not there; then the checkpoint, so that
@@ -11,6 +12,9 @@ it never lacks a finished run that the CSV files lack too.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +27,8 @@ from common.study.generations import DATA, KEPT, MANIFEST, Generations
 
 CHECKPOINT = "checkpoint"  # the folder of generations; also the name of what waits to be copied there
 CLEARING = "clearing"
+POLICIES = "policies"
+OWNER = ".mirror"
 MADE_AGAIN = (".png", ".html")  # from the others, at the end of each study
 RESULT_SUFFIXES = (".csv", ".json", *MADE_AGAIN)
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds
@@ -42,22 +48,34 @@ class Mirror:
     def __init__(self, folder: Path, *, warn: Callable[[str], None]):
         """`folder` is made at the first copy."""
         self.folder, self._warn = folder, warn
+        self._owner, self._claimed = "", True
+        self._policies: set[str] = set()  # that were handed over; they never change
         self.generations = Generations(folder / CHECKPOINT)
         self._state = threading.Condition()  # guards all that follows
         self._waiting: dict[str, Callable[[], None]] = {}  # by file name, CLEARING or CHECKPOINT
         self._working = self._failing = False
 
+    def owner(self) -> str:
+        """Name of the study whose copy lies here; nothing if there is none. Raises OSError."""
+        return read_owner(self.folder)
+
     def push_results(self, folder: Path) -> None:
-        """Copy the CSV, JSON and PNG files of `folder`.
+        """Copy the CSV, JSON and PNG files of `folder` and its policies; at the first time, make this its mirror.
 
         They are read here, so call it from the thread that writes them, and before the `push` or `clear` that follows
         the runs they hold.
         """
         try:
+            if not self._owner:
+                self._owner, self._claimed = read_owner(folder) or secrets.token_hex(8), False
+                write_atomically(folder / OWNER, self._owner.encode())
             files = {path.name: path.read_bytes() for path in _result_files(folder)}
+            policies = {f"{POLICIES}/{path.name}": path for path in (folder / POLICIES).glob("*.pt")}
+            files |= {name: path.read_bytes() for name, path in policies.items() if name not in self._policies}
         except OSError as problem:
             self._warn(f"{folder}: results are not mirrored ({problem})")
             return
+        self._policies |= policies.keys()
         with self._state:
             for name, data in files.items():
                 self._waiting[name] = lambda name=name, data=data: self._write(self.folder / name, data)
@@ -83,9 +101,10 @@ class Mirror:
             return not self._waiting
 
     def read_results(self) -> dict[str, bytes]:
-        """The CSV and JSON files by name, runs.csv last. Raises OSError after the retries."""
-        paths = self.retrying(lambda: _result_files(self.folder))
-        return {path.name: self.retrying(path.read_bytes) for path in paths if path.suffix not in MADE_AGAIN}
+        """CSV and JSON files and policies by name, runs.csv last. Raises OSError after the retries."""
+        paths = self.retrying(lambda: [*(self.folder / POLICIES).glob("*.pt"), *_result_files(self.folder)])
+        wanted = [path for path in paths if path.suffix not in MADE_AGAIN]
+        return {str(path.relative_to(self.folder)): self.retrying(path.read_bytes) for path in wanted}
 
     def retrying(self, operation: Callable[[], Result]) -> Result:
         """Result of `operation`, repeated after each delay while it raises OSError; the last error is raised."""
@@ -114,7 +133,7 @@ class Mirror:
                 name = min(self._waiting, key=_order)
                 operation = self._waiting[name]
             try:
-                self.retrying(operation)
+                self.retrying(functools.partial(self._copy, operation))
             except OSError as failure:
                 problem = failure
                 continue
@@ -123,6 +142,15 @@ class Mirror:
                     del self._waiting[name]
         if problem and first:
             self._warn(f"{self.folder}: the mirror cannot be written ({problem}); training goes on without it")
+
+    def _copy(self, operation: Callable[[], None]) -> None:
+        """Do what waits, unless another study has made this its mirror meanwhile."""
+        if not self._claimed:
+            self._write(self.folder / OWNER, self._owner.encode())
+            self._claimed = True
+        elif self.owner() != self._owner:
+            raise OSError(errno.EBUSY, "another study has taken it over")
+        operation()
 
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +180,14 @@ class Mirror:
                 raise
         with contextlib.suppress(OSError):  # the next checkpoint's copy removes them
             self.generations.remove(keep=[number, *earlier][:KEPT])
+
+
+def read_owner(folder: Path) -> str:
+    """Name that tells whose results these are, or copies of them; nothing if nobody claimed any. Raises OSError."""
+    try:
+        return (folder / OWNER).read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _order(name: str) -> tuple[bool, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import re
 import sys
 import time
@@ -27,6 +27,7 @@ from common.study.checkpoint import CheckpointError
 from common.study.folder import StudyFolder, open_study, warn
 from common.study.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from common.study.lock import LockError
+from common.study.parts import Part, configuration, study_keys
 from common.study.shard import Shard
 from common.training import memory, runtime
 from common.training.engine import runs_per_shard
@@ -51,14 +52,15 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
             experiment.config,
         )
         if not said.results_dir_given:
-            config = _own_results(config)
-        run_study(experiment, config, quick=said.quick, fresh=said.fresh)
+            config = own_results(config)
+        part = Part.parse(said.part) if said.part else None
+        run_study(experiment, config, quick=said.quick, fresh=said.fresh, part=part)
     except REFUSALS as problem:
-        _leave(f"error: {problem}", 2)
+        leave(f"error: {problem}", 2)
     except OSError as problem:
-        _leave(f"error: {problem}; finished runs and the last checkpoint are kept, the same command goes on", 1)
+        leave(f"error: {problem}; finished runs and the last checkpoint are kept, the same command goes on", 1)
     except Interrupted as problem:
-        _leave(f"interrupted by {problem}; the same command goes on from there", EXIT_INTERRUPTED)
+        leave(f"interrupted by {problem}; the same command goes on from there", EXIT_INTERRUPTED)
 
 
 def _check_script(experiment: Experiment) -> None:
@@ -69,12 +71,13 @@ def _check_script(experiment: Experiment) -> None:
         raise ConfigError(f"{script.name}: its experiment has name={experiment.name!r}; allowed: {named[1]!r}")
 
 
-def _leave(line: str, code: int) -> None:
+def leave(line: str, code: int) -> None:
+    """Say this on standard error and end with this exit code."""
     print(line, file=sys.stderr)
     raise SystemExit(code) from None
 
 
-def _own_results(config: StudyConfig) -> StudyConfig:
+def own_results(config: StudyConfig) -> StudyConfig:
     """Where no folder was named, keep away from a root that holds the repository's recorded results."""
     if not (Path(config.results_dir) / RECORDED_MARK).exists():
         return config
@@ -82,54 +85,80 @@ def _own_results(config: StudyConfig) -> StudyConfig:
     return replace(config, results_dir=OWN_RESULTS)
 
 
-def run_study(experiment: Experiment, config: StudyConfig, *, quick: bool = False, fresh: bool = False) -> Path:
-    """Train every run of the study that is not finished yet; returns the results folder.
+def run_study(
+    experiment: Experiment,
+    config: StudyConfig,
+    *,
+    quick: bool = False,
+    fresh: bool = False,
+    part: Part | None = None,
+) -> Path:
+    """Train every run of the study, or of one part of it, that is not finished yet; returns the results folder.
 
     `fresh` moves what the folder holds aside first. Raises what `main` turns into exit codes.
     """
     check_parts(experiment, config)
+    keys = study_keys(config)
+    keys = part.of(keys) if part else keys
     board = Board(config, experiment.name) if config.tensorboard else None
     device = runtime.choose_device(config.device)
     memory.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
-    folder = results_folder(config, experiment.name, quick)
+    folder = study_folder(config, experiment, quick, part)
     opened = open_study(
         folder,
         experiment.name,
-        config.result_fields(),
+        configuration(config, part),
         {"commit": runtime.code_commit(), **runtime.versions(), "device": runtime.device_name(device)},
-        mirror_folder=_mirror_folder(config, experiment, folder, quick),
+        defaults=experiment.config().result_fields(),
+        mirror_folder=_mirror_folder(config, experiment, folder, quick, part),
         fresh=fresh,
     )
     with Interruption() as interruption, opened as study:
-        keys = [RunKey(*key) for key in itertools.product(sorted(config.seeds), config.actor_lrs, config.critic_lrs)]
         missing = [key for key in keys if key not in study.store.finished()]
         print(
-            f"{experiment.name} on {config.env}: {len(missing)} of {len(keys)} runs to train, "
-            f"{config.episodes} episodes, {config.agents} agents, {runtime.device_name(device)}, {threads} threads"
+            f"{experiment.name} on {config.env}{f', part {part}' if part else ''}: {len(missing)} of {len(keys)} runs "
+            f"to train, {config.episodes} episodes, {config.agents} agents, {runtime.device_name(device)}, "
+            f"{threads} threads"
         )
         if not missing and study.provenance["commit"] not in [made.get("commit") for made in study.store.made_by]:
             warn("all runs were finished by other code than today's; --fresh trains them anew")
         if missing:
             _train(experiment, config, device, study, missing, interruption, board)
         study.drop_leftovers()
-        results = load_study(folder)
-        for path in save_study_figures(results):
-            print(f"figure: {path}")
-        from common.analysis.report import save_study_report  # not above: with it comes scipy, which takes a second
-
-        print(f"report: {save_study_report(results)}")
-    print(study_summary(results))
-    print(f"results: {folder}")
+        if not part:
+            show_study(folder)
+    if part:
+        print(f"part {part} is finished: {folder}; python -m common.merge {folder.parents[1]} puts the parts together")
     return folder
 
 
-def _mirror_folder(config: StudyConfig, experiment: Experiment, folder: Path, quick: bool) -> Path | None:
+def show_study(folder: Path) -> None:
+    """Put figures and report into a finished study's folder, print its summary. Raises ResultsError and OSError."""
+    from common.analysis.report import save_study_report  # not above: with it comes scipy, which takes a second
+
+    results = load_study(folder)
+    for path in save_study_figures(results):
+        print(f"figure: {path}")
+    print(f"report: {save_study_report(results)}")
+    print(study_summary(results))
+    print(f"results: {folder}")
+
+
+def study_folder(config: StudyConfig, experiment: Experiment, quick: bool, part: Part | None = None) -> Path:
+    """Where the results of a study, or of one part of it, lie."""
+    folder = results_folder(config, experiment.name, quick)
+    return part.folder(folder) if part else folder
+
+
+def _mirror_folder(
+    config: StudyConfig, experiment: Experiment, folder: Path, quick: bool, part: Part | None
+) -> Path | None:
     """Where the study's copies go; ConfigError if that is the results folder itself."""
     if not config.mirror:
         return None
-    there = results_folder(replace(config, results_dir=config.mirror), experiment.name, quick)
+    there = study_folder(replace(config, results_dir=config.mirror), experiment, quick, part)
     if there.resolve() == folder.resolve():
         raise ConfigError(f"--mirror {config.mirror}: is the results folder itself; allowed: another folder")
     return there
@@ -163,11 +192,12 @@ def _train(
     start, episodes, seconds, worker_bytes = time.perf_counter(), 0, Counter(), 0
     for title, keys in [("resumed", resumed), *plan] if state else plan:
         shard = Shard(experiment, config, keys, device, study, references, board)
-        if state:
-            shard.load(*state)
-            state = None  # its memory is for training
-            print(f"going on with {len(shard.tracker.records)} runs after episode {shard.engine.episode}")
-        episodes += shard.train(title, interruption)
+        with contextlib.closing(shard.engine):
+            if state:
+                shard.load(*state)
+                state = None  # its memory is for training
+                print(f"going on with {len(shard.tracker.records)} runs after episode {shard.engine.episode}")
+            episodes += shard.train(title, interruption)
         seconds.update(shard.engine.timer.seconds)
         worker_bytes = max(worker_bytes, shard.engine.peak_worker_bytes)
         del shard  # before the next takes as much memory

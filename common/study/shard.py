@@ -44,9 +44,23 @@ class Shard:
         self.tracker = Tracker(keys, config.agents, self.engine.env, self.engine.layers, device, config.early_stop)
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Go on from a checkpoint of these runs, leaving out those that are finished already."""
-        self.engine.load(tensors, meta["counters"])
-        self.tracker.load(tensors, meta["tracker"])
+        """Go on from a checkpoint of these runs, leaving out those that are finished already.
+
+        CheckpointError if it holds other tensors than today's code.
+        """
+        known = {**self.engine.state(), **self.tracker.state()[0]}
+        problem = ", ".join(sorted(tensors.keys() ^ known.keys()))
+        try:
+            if not problem:
+                self.engine.load(tensors, meta["counters"])
+                self.tracker.load(tensors, meta["tracker"])
+        except RuntimeError as misfit:  # a shape
+            problem = str(misfit)
+        if problem:
+            raise CheckpointError(
+                f"{self.study.path}: its checkpoint does not fit today's code ({problem}); allowed: the code that made "
+                "it, or --fresh"
+            )
         finished = self.study.store.finished()
         self._keep([i for i, record in enumerate(self.tracker.records) if record.key not in finished])
 

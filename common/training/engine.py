@@ -67,6 +67,10 @@ class Engine(Learner):
             count = -(-(span.runs.stop - span.runs.start) // size)
             self.blocks.append([self.part(own) for own in _split(span.runs, count)])
 
+    def close(self) -> None:
+        """End the worker processes."""
+        self.workers.restart(1)
+
     def _block_size(self) -> int:
         """Runs that train in one piece: as many as keep the actors in cache (CPU) or the critic's rows in memory."""
         config, item = self.config, self.actors.flat.element_size()

@@ -8,6 +8,7 @@ is untouched here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from common.agents.reports import RunKey
@@ -207,7 +209,7 @@ def check_ended(results: Path) -> None:
     assert found.keys() == expected().keys()
     for name, data in expected().items():
         assert found[name] == data, f"{name} differs"
-    left = {path.name for path in folder.iterdir() if path.suffix != ".csv"} - {lock.NAME}
+    left = {path.name for path in folder.iterdir() if path.suffix != ".csv"} - {lock.NAME, mirror.OWNER}
     assert left == {"study.json"}, left
 
 
@@ -242,12 +244,25 @@ def check_whole(folder: Path) -> None:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of this size; OSError if it cannot be made."""
+    """A file system of this size; the test is skipped if it cannot be made."""
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
-        raise OSError(done.stderr.decode().strip())
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, spare: int = 0) -> Path:
+    """Use the disk that holds this folder to its last byte, but for about `spare` bytes; the file that does."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(2**12)):
+                pass
+        except OSError as problem:
+            assert problem.errno == errno.ENOSPC
+        file.truncate(file.tell() - spare)
+    return filler

@@ -26,6 +26,7 @@ from faults.resume_helpers import (
     check_refused,
     csv_bytes,
     expected,
+    fill,
     small_disk,
     study_folder,
     tree,
@@ -132,21 +133,8 @@ def test_damaged_reference_policies(text: bytes, stopped: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    try:
-        with small_disk(tmp_path / "disk", "32m") as folder:
-            yield folder
-    except OSError as problem:
-        pytest.skip(f"cannot mount a tmpfs: {problem}")
-
-
-def fill(folder: Path) -> None:
-    """Use the last byte of the disk that holds this folder."""
-    with (folder / "filler").open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(2**12)):
-                pass
-        except OSError as problem:
-            assert problem.errno == errno.ENOSPC
+    with small_disk(tmp_path / "disk", "32m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(("seed", "filled", "runs"), [(1, 5, 4), (2, 21, 2)], ids=["no run yet", "two runs finished"])
@@ -252,6 +240,13 @@ def test_mirror_that_cannot_be_read_is_refused(lost: str, name: str, damage: str
     assert str(study_folder(drive)) in line and (damage != "EIO" or os.strerror(errno.EIO) in line)
     path.write_bytes(whole)
     check_ends(stopped, "--mirror", str(drive))
+
+
+def test_mirror_of_another_folder_is_refused(stopped: Path) -> None:
+    """Though it is of the same configuration and the same runs: two would take turns in it."""
+    other = Path(shutil.copytree(stopped, stopped.with_name("other")))
+    (study_folder(other) / mirror.OWNER).write_text("another")
+    assert str(study_folder(stopped / "drive")) in check_refused(other, "--mirror", str(stopped / "drive"))
 
 
 def before_formats(manifest: Path) -> None:

@@ -103,6 +103,19 @@ def test_the_newest_two_generations_are_kept(checkpoints: Checkpoints, folder: P
     checkpoints.clear()
 
 
+def test_an_option_that_an_older_checkpoint_lacks(folder: Path, checkpoints: Checkpoints) -> None:
+    """Had its default then; with another value now the checkpoint is of another study."""
+    save(checkpoints, 1)
+    for value, fits in ((0.5, True), (1.0, False)):
+        younger = {**STUDY, "configuration": {**STUDY["configuration"], "younger": value}}
+        newer = Checkpoints(folder, younger, PROVENANCE, warn=print, defaults={"younger": 0.5})
+        if fits:
+            assert loaded_number(newer) == 1
+        else:
+            with pytest.raises(CheckpointError, match=r"younger 0\.5 there, 1\.0 asked"):
+                newer.load()
+
+
 def truncate(data: Path) -> None:
     data.write_bytes(data.read_bytes()[:-1])
 

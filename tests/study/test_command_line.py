@@ -131,6 +131,19 @@ def test_an_experiments_own_options(capsys: pytest.CaptureFixture, tmp_path: Pat
     assert tree(tmp_path) == before
 
 
+def test_an_older_study_lacks_an_experiments_own_option(tmp_path: Path) -> None:
+    """It had the option's default then, and goes on."""
+    experiment = Experiment("own", "A test.", config=OwnConfig)
+    arguments = [*TINY, "--results-dir", str(tmp_path)]
+    main(experiment, arguments)
+    path = tmp_path / "scaled" / "own" / "study.json"
+    described = json.loads(path.read_text())
+    del described["configuration"]["penalty"]
+    path.write_text(json.dumps(described))
+    main(experiment, [*arguments, "--seeds", "7"])
+    assert json.loads(path.read_text())["configuration"]["penalty"] == 0.125
+
+
 @dataclass(frozen=True)
 class HidingConfig(StudyConfig):
     """With an option of the engine's once more."""

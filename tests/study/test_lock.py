@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -102,6 +104,27 @@ def test_the_lock_of_a_killed_process_is_taken_over(start: Start, tmp_path: Path
     killed[0].join()
     assert json.loads((tmp_path / lock.HOLDER).read_text())["pid"] == killed[0].pid
     race(racers)
+
+
+@pytest.mark.parametrize("left", ["", "young", "held"])
+def test_an_empty_file_left_where_there_is_no_flock(left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied from elsewhere it stands for nobody, unless it is just being written or says who holds it."""
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    (tmp_path / lock.NAME).write_text("")
+    if left != "young":
+        os.utime(tmp_path / lock.NAME, (1e9, 1e9))
+    if left == "held":
+        (tmp_path / lock.HOLDER).write_text("{}")
+    if left:
+        assert str(tmp_path / lock.NAME) in refusal(tmp_path)
+    else:
+        with FolderLock(tmp_path):
+            assert "another process writes here" in refusal(tmp_path)
 
 
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:

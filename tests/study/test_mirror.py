@@ -28,6 +28,7 @@ class Copied:
         monkeypatch.setattr(mirror, "write_atomically", self._write)
         monkeypatch.setattr(mirror.time, "sleep", self.waited.append)
         (self.study / "checkpoint").mkdir(parents=True)
+        (self.study / "policies").mkdir()
         for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".runs.csv.partial"):
             (self.study / name).write_text(f"{name} 1\n")
 
@@ -135,14 +136,41 @@ def test_nobody_waits_for_a_copy_and_only_the_newest_checkpoint_waits(
 def test_results_come_whole_and_runs_csv_last(copied: Copied) -> None:
     copied.mirror.push_results(copied.study)
     assert copied.mirror.flush(10)
-    assert sorted(copied.written) == ["curve.png", "rewards.csv", "runs.csv", "study.json"]
+    assert copied.written[:2] == [mirror.OWNER, mirror.OWNER] and len(copied.written) == 6  # here and there
+    assert sorted(copied.written[2:]) == ["curve.png", "rewards.csv", "runs.csv", "study.json"]
     assert copied.written[-1] == "runs.csv"
-    assert all((copied.drive / name).read_text() == f"{name} 1\n" for name in copied.written)
+    assert all((copied.drive / name).read_text() == f"{name} 1\n" for name in copied.written[2:])
     with (copied.drive / "rewards.csv").open() as reader:
         (copied.study / "rewards.csv").write_text("longer\n")
         copied.mirror.push_results(copied.study)
         assert copied.mirror.flush(10) and (copied.drive / "rewards.csv").read_text() == "longer\n"
         assert reader.read() == "rewards.csv 1\n"  # a reader keeps the old file whole
+
+
+def test_policies_are_copied_once(copied: Copied) -> None:
+    for number in (1, 2):
+        (copied.study / "policies" / f"{number}.pt").write_text(f"policy {number}")
+        copied.mirror.push_results(copied.study)
+        assert copied.mirror.flush(10)
+        assert (copied.drive / "policies" / f"{number}.pt").read_text() == f"policy {number}"
+    assert [name for name in copied.written if name.endswith(".pt")] == ["1.pt", "2.pt"]
+    assert copied.mirror.read_results()["policies/2.pt"] == b"policy 2"
+
+
+def test_another_study_takes_the_mirror_over(copied: Copied, tmp_path: Path) -> None:
+    """From then on the first leaves it alone, with one warning."""
+    copied.mirror.push_results(copied.study)
+    assert copied.mirror.flush(10)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "runs.csv").write_text("other")
+    second = Mirror(copied.drive, warn=print)
+    second.push_results(other)
+    assert second.flush(10) and mirror.read_owner(other) == second.owner() != mirror.read_owner(copied.study)
+    copied.mirror.push_results(copied.study)
+    assert not copied.push(1) and copied.checkpoints() == {}
+    assert (copied.drive / "runs.csv").read_text() == "other"
+    assert len(copied.warnings) == 1 and "another study" in copied.warnings[0]
 
 
 def test_results_are_taken_at_the_call_and_come_before_what_follows(copied: Copied) -> None:

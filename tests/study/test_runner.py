@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from faults.resume_helpers import poison
 from helpers import CPU
@@ -18,6 +19,7 @@ from common.agents.reports import EpisodeReport, RunKey
 from common.config import GRID, StudyConfig
 from common.experiment import Experiment
 from common.recording.results import load_study
+from common.study.checkpoint import CheckpointError
 from common.study.runner import run_study
 from common.study.shard import Engine, Shard
 
@@ -72,6 +74,7 @@ class Rows:
         self.runs: dict[RunKey, dict] = {}
         self.tables: dict[RunKey, dict] = {}
         self.checkpoints = SimpleNamespace(clear=lambda: None)
+        self.path = Path("study")
 
     def add_runs(self, runs: dict[RunKey, tuple[dict, dict]]) -> None:
         self.tables |= {key: tables for key, (tables, _) in runs.items()}
@@ -145,6 +148,30 @@ def test_freeze_death_and_early_stop_against_recorded_weights() -> None:
     assert 100 <= len(weights) - max(freezes) + 1 <= 110 and row["frozen_share"] == 1.0
     assert 140 < np.median(np.subtract(freezes, [row[1] for row in agents])) < 175  # the coasting law
     assert rows.runs[keys[1]]["status"] == "completed"
+
+
+def test_a_checkpoint_of_other_tensors_is_one_line() -> None:
+    shard = Shard(EXPERIMENT, StudyConfig(episodes=4, **SMALL), [RunKey(1, 1e-2, 1e-2)], CPU, Rows(), REFERENCES)
+    tensors = {**shard.engine.state(), **shard.tracker.state()[0]}
+    name = "actors.parameters"
+    lacking = {other: tensor for other, tensor in tensors.items() if other != name}
+    for spoilt, named in (
+        (lacking, name),
+        ({**tensors, "actors.scale": torch.zeros(1)}, "actors.scale"),
+        ({**tensors, name: tensors[name][..., 1:]}, "size"),
+    ):
+        with pytest.raises(CheckpointError, match=f"study: .*{named}.*--fresh"):
+            shard.load(spoilt, {"counters": shard.engine.counters(), "tracker": shard.tracker.state()[1]})
+
+
+def test_workers_end_with_an_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    monkeypatch.setattr(Engine, "close", lambda engine: closed.append(engine))
+    monkeypatch.setattr(Engine, "train_episode", lambda engine, details: 1 / 0)
+    config = StudyConfig(actor_lrs=(1e-2,), critic_lrs=(1e-2,), results_dir=str(tmp_path), **SMALL)
+    with pytest.raises(ZeroDivisionError):
+        run_study(EXPERIMENT, config)
+    assert len(closed) == 1
 
 
 def test_no_early_stop_trains_to_the_end() -> None:
