@@ -127,7 +127,7 @@ def test_dask_loses_a_worker(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "nobody": (["nobody"], "nobody"),
+    "nobody": ([], "nobody"),
     "parts": (["--parts", "5"], "5 parts"),
     "no parts": (["--parts", "0"], "--parts 0"),
     "no jobs": (["--jobs", "0"], "--jobs 0"),
@@ -144,8 +144,8 @@ def test_refused(what: str, tmp_path: Path, capsys: pytest.CaptureFixture, monke
     options, named = REFUSED[what]
     for package in ("submitit", "distributed"):
         monkeypatch.setitem(sys.modules, package, None)
-    name = [] if what == "nobody" else ["baseline"]
+    name = "nobody" if what == "nobody" else "baseline"
     with pytest.raises(SystemExit) as stop:
-        main([*name, *STUDY, "--results-dir", str(tmp_path), "--parts", "2", *options])
+        main([name, *STUDY, "--results-dir", str(tmp_path), "--parts", "2", *options])
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(lines) == 1 and named in lines[0], lines
