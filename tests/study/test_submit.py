@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from faults.resume_helpers import csv_bytes, study_folder, tree
 
+from common.study import lock
 from common.study.submit import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +71,11 @@ def wait_for_checkpoint(part: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+def trainer_of(part: Path) -> int:
+    """The process that trains a part."""
+    return json.loads((part / lock.HOLDER).read_text())["pid"]
+
+
 def test_processes(tmp_path: Path) -> None:
     """Interrupted, with a second submitter beside it, with a part that fails; each time the same command."""
     options = ("--parts", "3", "--jobs", "2")
@@ -79,10 +86,14 @@ def test_processes(tmp_path: Path) -> None:
     damaged.write_text("seed")
     with submitted(tmp_path, *options) as first:
         wait_for_checkpoint(parts / "1-of-3", first)
+        trainer = trainer_of(parts / "1-of-3")
+        os.kill(trainer, signal.SIGSTOP)  # it must not finish meanwhile
         with submitted(tmp_path, *options) as second:
             code, _, (line,) = ended(second)
         assert code == 2 and f"pid {first.pid} on host" in line
         first.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(trainer, signal.SIGCONT)
         code, _, lines = ended(first)
         assert code == 75 and "interrupted by SIGTERM" in lines[-1]
     with submitted(tmp_path, *options) as again:
@@ -116,9 +127,9 @@ def test_dask_loses_a_worker(tmp_path: Path) -> None:
         address, *workers = cluster.stdout.readline().split()
         with submitted(tmp_path, *f"--parts 2 --backend dask --scheduler {address}".split()) as process:
             wait_for_checkpoint(part, process)
-            trainer = int(re.search(r'"pid": (\d+)', (part / ".lock.json").read_text())[1])
-            assert str(parent_of(trainer)) in workers
-            os.kill(parent_of(trainer), signal.SIGKILL)
+            worker = parent_of(trainer_of(part))
+            assert str(worker) in workers
+            os.kill(worker, signal.SIGKILL)
             code, _, lines = ended(process)
     assert code == 0, lines
     assert csv_bytes(study_folder(tmp_path)) == in_one_piece()
