@@ -45,10 +45,6 @@ class RunRecord:
         """Append one row to `table`."""
         self.tables.setdefault(table, []).append(row)
 
-    def column(self, table: str, columns: tuple[str, ...], name: str) -> np.ndarray:
-        """One column of `table`, whose columns after the key are `columns`."""
-        return np.array([row[columns.index(name)] for row in self.tables.get(table, [])], dtype=float)
-
 
 def _mean(x: Tensor) -> Tensor:
     """Mean over all but the first dimension, in two stages so that the bits do not depend on R; float64."""
@@ -301,15 +297,12 @@ class Tracker:
         record, agents = self.records[position], self.agent_rows(position)
         deaths, stops, freezes = ([row[i] for row in agents if row[i] is not None] for i in (1, 2, 3))
         diverged = int(self.diverged_at[position]) or None
-        returns = self._column(record, schema.REWARDS, "training_return")
-        evaluated, evaluations = (
-            self._column(record, schema.EVALUATIONS, name) for name in ("episode", "evaluation_return")
+        (returns,) = self.recorded(position, schema.REWARDS, "training_return")
+        evaluated, evaluations = self.recorded(position, schema.EVALUATIONS, "episode", "evaluation_return")
+        ratio, wrong, *ends = self.recorded(
+            position, schema.SATURATION, "saturation_ratio", "wrong_side_saturation", "z_min", "z_max"
         )
-        ratio, wrong, lowest, highest = (
-            self._column(record, schema.SATURATION, name)
-            for name in ("saturation_ratio", "wrong_side_saturation", "z_min", "z_max")
-        )
-        heights = np.abs([*lowest, *highest])
+        heights = np.abs(np.concatenate(ends))
         final = None if diverged else float(evaluations[-1])
         best = float(max(evaluations[np.isfinite(evaluations)], default=math.nan))
         random, span = references["random"], references["greedy_offload"] - references["random"]
@@ -338,5 +331,7 @@ class Tracker:
             "wall_seconds": record.wall_seconds,
         }
 
-    def _column(self, record: RunRecord, table: str, name: str) -> np.ndarray:
-        return record.column(table, self.columns[table], name)
+    def recorded(self, position: int, table: str, *names: str) -> list[np.ndarray]:
+        """Columns of a run's rows so far, of those that `collect` has fetched."""
+        rows = self.records[position].tables.get(table, [])
+        return [np.array([row[self.columns[table].index(name)] for row in rows], dtype=float) for name in names]
