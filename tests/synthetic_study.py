@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -137,3 +138,10 @@ def _write_run(
 def edit(path: Path, change: Callable[[str], str]) -> None:
     """Rewrite a file's text."""
     path.write_text(change(path.read_text()))
+
+
+def explained(file: str) -> list[str]:
+    """Columns that docs/csv_columns.md explains in the section of a file."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "csv_columns.md").read_text()
+    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
+    return [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_study import edit, write_study
+from synthetic_study import edit, explained, write_study
 
 from common.analysis import figures
 from common.recording import schema
@@ -179,10 +178,7 @@ def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", schema.FILES)
 def test_every_column_is_explained(file: str) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md").read_text()
-    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
-    explained = {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
-    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= explained
+    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= {*explained(file)}
 
 
 def test_learning_rates_are_written_as_powers() -> None:
