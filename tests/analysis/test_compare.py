@@ -321,6 +321,14 @@ def test_all_runs_diverged(tmp_path: Path) -> None:
     assert "–" in text and "nan" not in text.lower() and "NA" not in text
 
 
+def test_seeds_are_not_shown_as_a_part_of_more_than_were_paired(tmp_path: Path) -> None:
+    both = compared(
+        write_study(tmp_path, "baseline", small([[0.1]] * 2)), write_study(tmp_path, "other", small([[0.2]] * 3))
+    )
+    (line,) = [line for line in comparison_text(both.table, "scaled").splitlines() if "+0.10" in line]
+    assert line.startswith("other") and "2/2" in line and "/3" not in line
+
+
 def test_baseline_first_then_by_name_and_paired_only_with_a_partner(tmp_path: Path) -> None:
     zebra, baseline, other = (
         write_study(tmp_path, name, small([[0.1], [0.2]])) for name in ("zebra", "baseline", "another")

@@ -14,7 +14,14 @@ from synthetic_study import edit, explained, write_study
 
 from common.analysis import figures
 from common.recording import schema
-from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study, stopping_cell
+from common.recording.results import (
+    ResultsError,
+    find_studies,
+    learning_rate_text,
+    load_study,
+    normalised_scores,
+    stopping_cell,
+)
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
@@ -162,6 +169,15 @@ def test_columns_that_older_files_lack(tmp_path: Path) -> None:
     ages = list(schema.ADDED[schema.RUNS])
     pd.testing.assert_frame_equal(old.runs[ages][:4], new.runs[ages][:4])
     assert old.runs["drift"].dropna().ge(0).all()
+
+
+def test_scores_are_on_the_scale_of_their_seed() -> None:
+    references = pd.DataFrame({
+        "seed": [1, 1, 2, 2, 3], "policy": ["random", "greedy_offload"] * 2 + ["random"],
+        "evaluation_return": [-3.0, -1.0, -10.0, -5.0, -4.0],
+    })  # fmt: skip
+    scores = normalised_scores(pd.Series([-5.0, -2.0, -2.0, -6.0]), pd.Series([2, 1, 3, 2]), references)
+    np.testing.assert_allclose(scores, [1.0, 0.5, math.nan, 0.8])
 
 
 def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
