@@ -7,7 +7,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -200,11 +200,10 @@ def _check_field(spec: dataclasses.Field, value: Any) -> None:
             raise ConfigError(f"{_flag(spec.name)} {v}: allowed: {problem}")
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, without the usage, and exits with code 2."""
 
-    def error(self, message: str) -> None:
-        """End with exit code 2."""
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see --help)\n")
 
 
@@ -240,7 +239,9 @@ def parse_command_line(
     `results_dir_given`).
     Exits with code 2 and one line on a bad option or value.
     """
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = OneLineParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     for spec in dataclasses.fields(config_class):
         _add_option(parser, spec, overrides.get(spec.name, spec.default))
     parser.add_argument(

@@ -188,17 +188,8 @@ def notebook(script: Path) -> str:
         return Template(template).substitute(words).strip().splitlines(keepends=True)
 
     cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": source(TITLE)}]
-    for key, template in CODE_CELLS.items():
-        cells.append(
-            {
-                "cell_type": "code",
-                "execution_count": None,
-                "id": key,
-                "metadata": {},
-                "outputs": [],
-                "source": source(template),
-            }
-        )
+    empty = {"cell_type": "code", "execution_count": None, "id": "", "metadata": {}, "outputs": []}
+    cells += [{**empty, "id": key, "source": source(template)} for key, template in CODE_CELLS.items()]
     content = {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

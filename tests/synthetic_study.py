@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,10 +76,14 @@ def write_study(
                         **key, "agent": agent, "gradient_death_episode": 3, "first_unchanged_episode": stop,
                         "freeze_episode": stop, "first_side_offload": 0.1, "last_side_offload": 1,
                     })  # fmt: skip
-    folder = root / preset / "baseline"
+    return write_tables(root / preset / "baseline", tables, lacking or {})
+
+
+def write_tables(folder: Path, tables: Tables, lacking: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Path:
+    """Write a study's files; cells that a row doesn't name are empty, `lacking` columns left out, by file."""
     folder.mkdir(parents=True)
     for name, rows in tables.items():
-        columns = [column for column in schema.FILES[name] if column not in (lacking or {}).get(name, ())]
+        columns = [column for column in schema.FILES[name] if column not in lacking.get(name, ())]
         with (folder / name).open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
@@ -132,3 +138,10 @@ def _write_run(
 def edit(path: Path, change: Callable[[str], str]) -> None:
     """Rewrite a file's text."""
     path.write_text(change(path.read_text()))
+
+
+def explained(file: str) -> list[str]:
+    """Columns that docs/csv_columns.md explains in the section of a file."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "csv_columns.md").read_text()
+    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
+    return [name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)]

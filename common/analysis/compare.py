@@ -7,7 +7,6 @@ is written then); 1 with --check, when a file is not what would be written.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import sys
@@ -27,6 +26,7 @@ from common.analysis.comparison_statistics import (
     only_finished,
 )
 from common.analysis.figures import DPI
+from common.config import OneLineParser
 from common.recording import schema
 from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study
 from common.recording.store import csv_bytes, write_atomically
@@ -37,7 +37,7 @@ PNG_END = b"IEND\xaeB`\x82"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare from the command line; one line and an exit code where that cannot be done."""
-    parser = _Parser(prog="python -m common.compare", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m common.compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("--results-dir", default="results", metavar="DIR", help="folder of the studies (%(default)s)")
     parser.add_argument("--env", nargs="+", metavar="PRESET", help="presets to compare (default: all that are there)")
     modes = parser.add_mutually_exclusive_group()
@@ -167,7 +167,7 @@ def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = Fals
         ("cells, each seed", "better/worse"): lambda row: (
             f"{row.cells_better_in_every_seed}/{row.cells_worse_in_every_seed}"),
         ("score", "above it"): lambda row: _number(row.paired_score_difference, "+.2f"),
-        ("seeds", "better"): lambda row: _of(row.seeds_better_than_baseline, row.seeds),
+        ("seeds", "better"): lambda row: f"{row.seeds_better_than_baseline}",  # the pairs may be of fewer seeds
         ("95% interval", "over seeds"): lambda row: (
             _interval(row.paired_score_difference_low, row.paired_score_difference_high)),
         ("p after", "Holm"): lambda row: _number(row.paired_score_difference_holm, ".2g"),
@@ -181,11 +181,6 @@ def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = Fals
 
 def _csv(table: pd.DataFrame) -> bytes:
     return csv_bytes(table.columns, table.astype(object).where(table.notna(), None).itertuples(index=False, name=None))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # one line instead of usage + line
-        self.exit(2, f"error: {message} (see --help)\n")
 
 
 def _leave(line: str, code: int) -> NoReturn:

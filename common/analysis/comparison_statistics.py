@@ -8,7 +8,7 @@ definitions: docs/csv_columns.md, comparison.csv and comparison_cells.csv.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,56 +16,19 @@ import pandas as pd
 
 from common.analysis.statistics import CONFIDENCE, benjamini_hochberg, holm, t_test, wilson_interval
 from common.recording import schema
-from common.recording.results import SCORE_ENDS, score_ages, stopping_cell
+from common.recording.results import SCORE_ENDS, normalised_scores, score_ages, stopping_cell
 
 BASELINE, FROZEN = "baseline", "frozen_actors"
 FEWEST = 5  # seeds from which intervals and p-values are given; of fewer, seeds are counted
 VIABLE = 0.5  # mean score over seeds from which a cell is worth its training
 KEY = list(schema.RUN_KEY)
 CELL = ["actor_lr", "critic_lr"]
+TEXTS = ["experiment", "frozen_control"]
 
 
-def _tested(name: str, p: bool = True) -> tuple[str, ...]:
-    """Columns of a mean over seeds, its interval and its p-values."""
-    return (name, f"{name}_low", f"{name}_high", *([f"{name}_p", f"{name}_holm", f"{name}_bh"] if p else []))
-
-
-# fmt: off
-PAIRED = (  # empty for the baseline, for frozen actors, and where there is no baseline
-    "paired_runs", "paired_runs_without_score", "runs_better_than_baseline", "runs_better_than_untrained_baseline",
-    "cells_better_than_baseline", "cells_worse_than_baseline", "cells_better_in_every_seed",
-    "cells_worse_in_every_seed", "cells_different_holm", "cells_different_bh", "seeds_better_than_baseline",
-    *_tested("paired_score_difference"),
-)
-ACTORS = (  # empty where no frozen actors are recorded
-    "learning_cells", "learning_cells_low", "learning_cells_high", "cells_above_both_in_every_seed",
-    *_tested("actors_add"),
-)
-# Of comparison.csv, in order. WHOLE numbers are counts and seeds, all others but names are floats; each may be empty.
-COLUMNS = (
-    "experiment", "runs", "seeds", "cells", "longest_run_episodes", "score_episode", "diverged_runs",
-    "runs_never_stopping", "cells_never_stopping", "improved_runs", "cells_with_intervals", "improved_cells",
-    "cells_improved_in_every_seed", "viable_cells", "viable_cells_low", "viable_cells_high", "search_cost",
-    "frozen_control", *ACTORS, *PAIRED, "dead_agents_share", "median_death_episode", "frozen_agents_share",
-    "median_freeze_episode", "median_final_saturation", "median_final_wrong_side_saturation", "untrained_score",
-    *_tested("median_score", p=False), "best_score", "best_score_seed", "best_score_actor_lr", "best_score_critic_lr",
-)
-# Of comparison_cells.csv.
-CELL_COLUMNS = (
-    "experiment", *CELL, "seeds", "diverged_runs", "runs_never_stopping", "viable", "learns",
-    *_tested("score", p=False), "seeds_improved", *_tested("gain", p=False), "seeds_above_both",
-    *_tested("actors_add"), "paired_seeds", "seeds_better_than_baseline", "seeds_worse_than_baseline",
-    *_tested("difference"),
-)
-WHOLE = (
-    *COLUMNS[1:14], *PAIRED[:11], "learning_cells", "cells_above_both_in_every_seed", "best_score_seed",
-    "viable", "learns", "seeds_improved", "seeds_above_both", "paired_seeds", "seeds_worse_than_baseline",
-)
-TEXTS = ("experiment", "frozen_control")
-OF_A_FINISHED_RUN = (
+OF_A_FINISHED_RUN = [
     "final_evaluation_return", "normalised_score", "final_saturation_ratio", "final_wrong_side_saturation",
-)
-# fmt: on
+]  # fmt: skip
 REFERENCE_TOLERANCE = 1e-3  # relative; processors round differently, other agents or tasks differ by percents
 
 
@@ -90,7 +53,7 @@ def frozen_control(name: str, names: Iterable[str]) -> str | None:
 
 def only_finished(runs: pd.DataFrame) -> pd.DataFrame:
     """The same rows, final numbers NaN where the run diverged (they describe no policy) or they are not finite."""
-    final = runs[list(OF_A_FINISHED_RUN)].where(runs["status"] != schema.DIVERGED)
+    final = runs[OF_A_FINISHED_RUN].where(runs["status"] != schema.DIVERGED)
     return runs.assign(**final.where(np.isfinite(final)))
 
 
@@ -110,30 +73,33 @@ def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 def comparison_tables(
     runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame, fewest: int = FEWEST
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row per experiment (COLUMNS), the baseline first, then by name, and one per experiment and cell (CELL_COLUMNS).
+    """The tables comparison.csv, a row per experiment, and comparison_cells.csv, a row per experiment and cell.
 
-    `runs`: rows of runs.csv of one preset; `agents`: of stopping_episodes.csv; `references`: of
-    reference_policies.csv; all of all its experiments, told apart by a column `experiment`. The order of the rows does
-    not matter. `fewest`: seeds from which intervals and p-values are given.
+    The baseline comes first, then they go by name. `runs`: rows of runs.csv of one preset; `agents`: of
+    stopping_episodes.csv; `references`: of reference_policies.csv; all of all its experiments, told apart by a column
+    `experiment`. The order of the rows does not matter. `fewest`: seeds from which intervals and p-values are given.
+    Counts and seeds are integers, all else but names is float64; each may be empty.
     """
     known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
     of = {name: known[known["experiment"] == name] for name in in_order(known)}
-    rows, all_cells = [], []
+    controls = {name: frozen_control(name, of) for name in of}
+    partners = {name: of.get(BASELINE) if name != BASELINE and not is_frozen(name) else None for name in of}
+    of = {name: _with_partners(own, partners[name], of.get(controls[name])) for name, own in of.items()}
+    cells = _table([_cell(cell, fewest) for own in of.values() for _, cell in own.groupby(CELL)])
+    _correct(cells, ("difference", "actors_add"), cells["experiment"])
+    rows = []
     for name, own in of.items():
-        control = frozen_control(name, of)
-        partners = of.get(BASELINE) if name != BASELINE and not is_frozen(name) else None
-        own = _with_partners(own, partners, of.get(control))
-        cells = _table([_cell(cell, fewest) for _, cell in own.groupby(CELL)], CELL_COLUMNS)
-        all_cells.append(_corrected(cells, ("difference", "actors_add")))
+        own_cells = cells[cells["experiment"] == name]
         rows.append({
-            "experiment": name, "frozen_control": control, **_sizes(own, cells), **_scores(own, fewest),
+            "experiment": name, **_sizes(own, own_cells), "frozen_control": controls[name],
+            **_only(controls[name] is not None, _actors(own, own_cells, fewest)),
+            **_only(partners[name] is not None, _against(own, own_cells, fewest)),
             **_standstill(agents[agents["experiment"] == name]),
-            "untrained_score": _untrained(own, references[references["experiment"] == name]),
-            **(_actors(own, cells, fewest) if control else {}),
-            **({} if partners is None else _against(own, all_cells[-1], fewest)),
+            **_scores(own, references[references["experiment"] == name], fewest),
         })  # fmt: skip
-    table = _corrected(_table(rows, COLUMNS), ("paired_score_difference", "actors_add"))
-    return table, pd.concat(all_cells, ignore_index=True)
+    table = _table(rows)
+    _correct(table, ("paired_score_difference", "actors_add"), pd.Series("all experiments", table.index))
+    return table, cells
 
 
 def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list[str]:
@@ -166,16 +132,26 @@ def comparability_warnings(runs: pd.DataFrame, references: pd.DataFrame) -> list
     return lines
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
-    """The rows with these columns, what a row lacks empty."""
-    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    return table.astype({name: "Int64" if name in WHOLE else "float64" for name in columns if name not in TEXTS})
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows, with integers where a column has nothing else."""
+    table = pd.DataFrame(rows, dtype=object)
+    for name in table.columns.difference(TEXTS):
+        known = table[name].dropna()
+        whole = len(known) and all(isinstance(value, (int, np.integer)) for value in known)
+        table[name] = table[name].astype("Int64" if whole else "float64")
+    return table
 
 
-def _corrected(table: pd.DataFrame, tested: tuple[str, ...]) -> pd.DataFrame:
-    """With the corrected p-values of each of the tests, the rows of the table being one family."""
-    methods = {"holm": holm, "bh": benjamini_hochberg}
-    return table.assign(**{f"{x}_{end}": method(table[f"{x}_p"]) for x in tested for end, method in methods.items()})
+def _correct(table: pd.DataFrame, tested: tuple[str, ...], family: pd.Series) -> None:
+    """Fill in the corrected p-values of each of the tests; rows of one `family` are corrected together."""
+    for name in tested:
+        p = table[f"{name}_p"].groupby(family)
+        table[f"{name}_holm"], table[f"{name}_bh"] = p.transform(holm), p.transform(benjamini_hochberg)
+
+
+def _only(whether: bool, columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns, empty where there is nothing to compare with."""
+    return columns if whether else dict.fromkeys(columns)
 
 
 def _with_partners(own: pd.DataFrame, baseline: pd.DataFrame | None, control: pd.DataFrame | None) -> pd.DataFrame:
@@ -194,39 +170,43 @@ def _with_partners(own: pd.DataFrame, baseline: pd.DataFrame | None, control: pd
     )
 
 
-def _named(name: str, tested: tuple[float, ...]) -> dict[str, float]:
-    """Columns of a `t_test`."""
-    return dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_p"), tested, strict=True))
+def _named(name: str, tested: Sequence[float]) -> dict[str, float | None]:
+    """Columns of a mean and its interval; with its p-value also of the corrections, which need the whole family."""
+    names = (name, *(f"{name}_{end}" for end in ("low", "high", "p", "holm", "bh")))
+    return dict(zip(names, [*tested, None, None] if len(tested) == 4 else tested, strict=False))
 
 
 def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
     """The row of one cell; a run without a score makes what is averaged empty and is neither better nor worse."""
     pairs, controlled, score = runs[runs["paired"]], runs[runs["controlled"]], runs["normalised_score"]
-    row = {
+    mean, added = t_test(score, fewest), t_test(controlled["actors_add"], fewest)
+    viable = mean[0] >= VIABLE
+    return {
         **runs.iloc[0][["experiment", *CELL]],
         "seeds": len(runs),
         "diverged_runs": (runs["status"] == schema.DIVERGED).sum(),
         "runs_never_stopping": stopping_cell(runs).never,
-        **_named("score", t_test(score, fewest)),
+        "viable": int(viable),
+        "learns": int(viable and added[1] > 0) if len(controlled) >= fewest else None,
+        **_named("score", mean[:3]),
         "seeds_improved": (runs["gain"] > 0).sum(),
-        **_named("gain", t_test(runs["gain"], fewest)),
-    }
-    row["viable"] = int(row["score"] >= VIABLE)
-    if len(controlled):
-        row |= _named("actors_add", t_test(controlled["actors_add"], fewest))
-        row["seeds_above_both"] = ((score >= VIABLE) & (runs["actors_add"] > 0)).sum()
-        row["learns"] = int(row["viable"] and row["actors_add_low"] > 0) if len(controlled) >= fewest else None
-    if len(pairs):
-        row |= _named("difference", t_test(pairs["difference"], fewest))
-        row |= {"paired_seeds": len(pairs), "seeds_better_than_baseline": (pairs["difference"] > 0).sum()}
-        row["seeds_worse_than_baseline"] = (pairs["difference"] < 0).sum()
-    return row
+        **_named("gain", t_test(runs["gain"], fewest)[:3]),
+        **_only(len(controlled) > 0, {
+            "seeds_above_both": ((score >= VIABLE) & (runs["actors_add"] > 0)).sum(),
+            **_named("actors_add", added),
+        }),
+        **_only(len(pairs) > 0, {
+            "paired_seeds": len(pairs),
+            "seeds_better_than_baseline": (pairs["difference"] > 0).sum(),
+            "seeds_worse_than_baseline": (pairs["difference"] < 0).sum(),
+            **_named("difference", t_test(pairs["difference"], fewest)),
+        }),
+    }  # fmt: skip
 
 
 def _sizes(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
     """Sizes, stopping, improvement over the untrained policy, viable cells."""
     viable, ages = int(cells["viable"].sum()), runs["score_episode"].dropna().unique()
-    low, high = wilson_interval(viable, len(cells))
     intervals = int(cells["gain_low"].notna().sum())
     return {
         "runs": len(runs),
@@ -241,9 +221,7 @@ def _sizes(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
         "cells_with_intervals": intervals,
         "improved_cells": (cells["gain_low"] > 0).sum() if intervals else None,
         "cells_improved_in_every_seed": (cells["seeds_improved"] == cells["seeds"]).sum(),
-        "viable_cells": viable,
-        "viable_cells_low": low,
-        "viable_cells_high": high,
+        **_named("viable_cells", (viable, *wilson_interval(viable, len(cells)))),
         "search_cost": (len(cells) + 1) / (viable + 1) if viable else None,
     }
 
@@ -254,56 +232,52 @@ def _by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _actors(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
-    row = _named("actors_add", t_test(_by_seed(runs, "actors_add"), fewest))
-    row["cells_above_both_in_every_seed"] = (cells["seeds_above_both"] == cells["seeds"]).sum()
-    if cells["learns"].notna().any():
-        row["learning_cells"] = int(cells["learns"].sum())
-        row["learning_cells_low"], row["learning_cells_high"] = wilson_interval(row["learning_cells"], len(cells))
-    return row
+    """What the pairs of an experiment's and the frozen actors' runs say."""
+    known, learning = cells["learns"].notna().any(), int(cells["learns"].sum())
+    return {
+        **_named("learning_cells", (learning, *wilson_interval(learning, len(cells))) if known else (None,) * 3),
+        "cells_above_both_in_every_seed": (cells["seeds_above_both"] == cells["seeds"]).sum(),
+        **_named("actors_add", t_test(_by_seed(runs, "actors_add"), fewest)),
+    }
 
 
 def _against(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
     """What the pairs of an experiment's and the baseline's runs say."""
     pairs, tested = runs[runs["paired"]], cells["difference_p"].notna().any()
     by_seed = _by_seed(pairs, "difference")
-    row = {
+    different = {f"cells_different_{by}": (cells[f"difference_{by}"] < 1 - CONFIDENCE).sum() for by in ("holm", "bh")}
+    return {
         "paired_runs": len(pairs),
         "paired_runs_without_score": pairs["difference"].isna().sum(),
         "runs_better_than_baseline": (pairs["difference"] > 0).sum(),
         "runs_better_than_untrained_baseline": (pairs["above_untrained"] > 0).sum(),
+        "cells_better_than_baseline": (cells["difference_low"] > 0).sum() if tested else None,
+        "cells_worse_than_baseline": (cells["difference_high"] < 0).sum() if tested else None,
         "cells_better_in_every_seed": (cells["seeds_better_than_baseline"] == cells["paired_seeds"]).sum(),
         "cells_worse_in_every_seed": (cells["seeds_worse_than_baseline"] == cells["paired_seeds"]).sum(),
+        **_only(tested, different),
         "seeds_better_than_baseline": (by_seed > 0).sum(),
         **_named("paired_score_difference", t_test(by_seed, fewest)),
     }
-    if tested:
-        row["cells_better_than_baseline"] = (cells["difference_low"] > 0).sum()
-        row["cells_worse_than_baseline"] = (cells["difference_high"] < 0).sum()
-        for method in ("holm", "bh"):
-            row[f"cells_different_{method}"] = (cells[f"difference_{method}"] < 1 - CONFIDENCE).sum()
-    return row
 
 
-def _untrained(runs: pd.DataFrame, references: pd.DataFrame) -> float:
-    """Normalised score of the untrained policies: mean over the runs of each seed, then over seeds."""
-    worlds = references.pivot(index="seed", columns="policy", values="evaluation_return")
-    low, high = (worlds[name].reindex(runs["seed"]).to_numpy() for name in SCORE_ENDS)
-    scores = (runs["first_evaluation_return"] - low) / (high - low)
-    return float(scores.groupby(runs["seed"]).mean().mean())
+def _scores(runs: pd.DataFrame, references: pd.DataFrame, fewest: int) -> dict[str, Any]:
+    """Final saturation; score before training, the mean over a seed's runs and then over seeds; median; the best run.
 
-
-def _scores(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
-    """Median over the cells of each seed, a run without score below any other; the best run; final saturation."""
-    scores = runs["normalised_score"]
-    medians = scores.fillna(-math.inf).groupby(runs["seed"]).median()
-    middle = t_test(medians, fewest)[:3] if np.isfinite(medians).all() else (math.nan,) * 3
-    found = dict(zip(_tested("median_score", p=False), middle, strict=True))
-    found["median_final_saturation"] = runs["final_saturation_ratio"].median()
-    found["median_final_wrong_side_saturation"] = runs["final_wrong_side_saturation"].median()
-    if scores.notna().any():
-        best = runs.loc[scores.idxmax()]
-        found |= {"best_score": best["normalised_score"], **{f"best_score_{name}": best[name] for name in KEY}}
-    return found
+    The median is over the cells of each seed, a run without score below any other, and then the mean of these.
+    """
+    scores, seeds = runs["normalised_score"], runs["seed"]
+    untrained = normalised_scores(runs["first_evaluation_return"], seeds, references)
+    medians = scores.fillna(-math.inf).groupby(seeds).median()
+    best = runs.loc[scores.idxmax()] if scores.notna().any() else {}
+    return {
+        "median_final_saturation": runs["final_saturation_ratio"].median(),
+        "median_final_wrong_side_saturation": runs["final_wrong_side_saturation"].median(),
+        "untrained_score": untrained.groupby(seeds).mean().mean(),
+        **_named("median_score", t_test(medians if np.isfinite(medians).all() else (), fewest)[:3]),
+        "best_score": best.get("normalised_score"),
+        **{f"best_score_{name}": best.get(name) for name in KEY},
+    }
 
 
 def _standstill(agents: pd.DataFrame) -> dict[str, float]:

@@ -7,7 +7,6 @@ written then); 1 the page could not be written.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import math
@@ -24,6 +23,7 @@ from scipy.stats import t
 
 from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, REFERENCE_TOLERANCE, only_finished
 from common.analysis.statistics import CONFIDENCE
+from common.config import OneLineParser
 from common.recording import schema
 from common.recording.results import (
     ResultsError,
@@ -83,7 +83,7 @@ CURVES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report from the command line; one line and an exit code where that cannot be done."""
-    parser = _Parser(prog="python -m common.report", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m common.report", description=__doc__, allow_abbrev=False)
     parser.add_argument("folders", nargs="*", default=["results"], metavar="FOLDER", help="what to show (results)")
     parser.add_argument("--out", default=NAME, metavar="FILE", help="the page (%(default)s)")
     said = parser.parse_args(arguments)
@@ -293,11 +293,6 @@ def _number(value: Any) -> float | str | None:
     if value is None or math.isnan(value):
         return None
     return float(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}Infinity"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # one line instead of usage + line
-        self.exit(2, f"error: {message} (see --help)\n")
 
 
 def _leave(line: str, code: int) -> NoReturn:

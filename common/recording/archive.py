@@ -7,13 +7,13 @@ Exit code 2: a folder cannot be used; it is left as it was, and so are those nam
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.config import OneLineParser
 from common.recording import schema
 from common.recording.results import ResultsError, load_study
 from common.recording.store import write_atomically
@@ -50,7 +50,7 @@ def archive(folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Archive from the command line; one line and exit code 2 where a folder cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m common.recording.archive", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m common.recording.archive", description=__doc__, allow_abbrev=False)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folder <preset>/<experiment>")
     for folder in parser.parse_args(arguments).folders:
         try:

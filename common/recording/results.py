@@ -115,6 +115,16 @@ def learning_rates(table: pd.DataFrame) -> tuple[list[float], list[float]]:
     return sorted(table["actor_lr"].unique()), sorted(table["critic_lr"].unique())
 
 
+def normalised_scores(returns: pd.Series, seeds: pd.Series, references: pd.DataFrame) -> pd.Series:
+    """Returns on the scale of their seed's reference policies: 0 random, 1 greedy_offload; NaN where one is missing.
+
+    `references`: rows of reference_policies.csv of one study.
+    """
+    by_policy = references.pivot(index="policy", columns="seed", values="evaluation_return").reindex(SCORE_ENDS)
+    low, high = (by_policy.loc[name].reindex(seeds).to_numpy() for name in SCORE_ENDS)
+    return (returns - low) / (high - low)
+
+
 def score_ages(runs: pd.DataFrame) -> str:
     """Episodes at which the scores of these rows of runs.csv were taken: `episode 2000`, `episodes 261 to 2000`."""
     ages = runs["score_episode"].dropna()
@@ -259,14 +269,12 @@ def _with_scores(runs: pd.DataFrame, evaluations: pd.DataFrame, references: pd.D
     last = evaluations.groupby(key)["episode"].max().rename("score_episode")
     best = finite.groupby(key)["evaluation_return"].max().rename("best_evaluation_return")
     found = runs[key].join(last, on=key).join(best, on=key)
-    returns = references.pivot(index="seed", columns="policy", values="evaluation_return")
-    low, high = (returns.reindex(index=runs["seed"], columns=[name]).to_numpy()[:, 0] for name in SCORE_ENDS)
-    best = found["best_evaluation_return"]
+    best = normalised_scores(found["best_evaluation_return"], runs["seed"], references)
     return runs.assign(
         score_episode=found["score_episode"].where(runs["status"] != schema.DIVERGED).astype("float64"),
-        best_evaluation_return=best,
-        best_score=(best - low) / (high - low),
-        drift=(best - runs["final_evaluation_return"]) / (high - low),
+        best_evaluation_return=found["best_evaluation_return"],
+        best_score=best,
+        drift=best - normalised_scores(runs["final_evaluation_return"], runs["seed"], references),
     )
 
 

@@ -7,6 +7,7 @@ Never touches the learner. On the device it keeps a few counters per agent and t
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,20 +46,19 @@ class RunRecord:
         """Append one row to `table`."""
         self.tables.setdefault(table, []).append(row)
 
-    def column(self, table: str, columns: tuple[str, ...], name: str) -> np.ndarray:
-        """One column of `table`, whose columns after the key are `columns`."""
-        return np.array([row[columns.index(name)] for row in self.tables.get(table, [])], dtype=float)
-
 
 def _mean(x: Tensor) -> Tensor:
     """Mean over all but the first dimension, in two stages so that the bits do not depend on R; float64."""
     return x.double().flatten(2).sum(-1).sum(-1) / math.prod(x.shape[1:])
 
 
-def _mean_and_sd(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`_mean` and standard deviation over the same."""
+def _spread(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Columns of mean, standard deviation, smallest and largest of a measure (R, N, …), each (R,)."""
+    x = values.double() if values.ndim > 2 else values.double().unsqueeze(2)
     mean = _mean(x)
-    return mean, _mean((x.double() - mean.view(-1, *[1] * (x.ndim - 1))).square()).sqrt()
+    sd = _mean((x - mean.view(-1, *[1] * (x.ndim - 1))).square()).sqrt()
+    low, high = x.flatten(1).aminmax(dim=1)
+    return {f"{name}_mean": mean, f"{name}_sd": sd, f"{name}_min": low, f"{name}_max": high}
 
 
 def _agent_rms(figures: Tensor, due: Tensor | None = None) -> Tensor:
@@ -127,47 +127,31 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
     """
     actions, slope = details.actions, details.dq_da
     z = details.pre_activations.double()
-    mean, sd = _mean_and_sd(z)
-    none = torch.full_like(mean, torch.nan)
-    flat = z.flatten(1)
-    quantiles = torch.quantile(flat, torch.tensor(QUANTILES, dtype=flat.dtype, device=flat.device), dim=1)
-    per_output = {
-        f"saturation_{name}": definitions.saturation_ratio(actions[..., i], dim=1) for i, name in enumerate(OUTPUTS)
-    }
-    return {
+    quantiles = torch.quantile(z.flatten(1), torch.tensor(QUANTILES, dtype=z.dtype, device=z.device), dim=1)
+    derivative, zero = definitions.tanh_derivative(actions, dim=1), definitions.zero_derivative_share(actions, dim=1)
+    columns = {
         "saturation_ratio": definitions.saturation_ratio(actions, dim=1),
-        **per_output,
+        **{f"saturation_{x}": definitions.saturation_ratio(actions[..., i], dim=1) for i, x in enumerate(OUTPUTS)},
         "wrong_side_saturation": wrong_side_saturation(details, env),
         "stuck_share": definitions.stuck_share(actions, slope, dim=1),
         "bang_bang_share": definitions.bang_bang_share(actions, slope, dim=1),
-        "tanh_derivative": definitions.tanh_derivative(actions, dim=1) if details.has_tanh else none,
-        "zero_derivative_share": definitions.zero_derivative_share(actions, dim=1) if details.has_tanh else none,
+        "tanh_derivative": derivative if details.has_tanh else torch.full_like(derivative, torch.nan),
+        "zero_derivative_share": zero if details.has_tanh else torch.full_like(zero, torch.nan),
         "dq_da_sign_coherence": definitions.dq_da_sign_coherence(slope, dim=1),
         **alignment_columns(details, env),
         "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due),
-        "z_mean": mean,
-        "z_sd": sd,
-        "z_min": flat.amin(1),
+        **_spread("z", z),
         **{f"z_q{round(100 * q):02d}": quantiles[i] for i, q in enumerate(QUANTILES)},
-        "z_max": flat.amax(1),
-        **extra_columns(details.extras),
     }
+    for name, values in details.extras.items():
+        columns |= _spread(name, values)
+    return columns
 
 
 def _held_since(since: Tensor, ended: Tensor, counted: Tensor, episode: int) -> Tensor:
     """First episode of an unbroken row of steps, 0 where this step `ended` it; as before where it is not `counted`."""
     begun = torch.where(since == 0, episode, since)
     return torch.where(counted, torch.where(ended, 0, begun), since)
-
-
-def extra_columns(extras: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Mean, sd, min and max of each of an actor variant's measures (R, N, …), each (R,)."""
-    columns = {}
-    for name, values in extras.items():
-        mean, sd = _mean_and_sd(values.flatten(2) if values.ndim > 2 else values.unsqueeze(2))
-        low, high = values.double().flatten(1).aminmax(dim=1)
-        columns |= {f"{name}_mean": mean, f"{name}_sd": sd, f"{name}_min": low, f"{name}_max": high}
-    return columns
 
 
 class Tracker:
@@ -195,7 +179,7 @@ class Tracker:
         self.diverged_at = torch.zeros(len(keys), **episodes)  # 0: never yet
         self.first_side = torch.full((*shape, len(OUTPUTS)), torch.nan, dtype=torch.float64, device=device)
         self.last_side = self.first_side.clone()
-        self._pending: list[tuple[str, int, Tensor]] = []
+        self._pending: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)  # table -> episode, values
 
     COUNTERS = ("dead_since", "frozen_since", "first_unchanged", "diverged_at", "first_side", "last_side")
 
@@ -203,7 +187,7 @@ class Tracker:
         """Take in one training episode."""
         episode = report.episode
         rewards = torch.stack((report.training_return, report.late_share, report.drained_share), dim=1)
-        self._pending.append((schema.REWARDS, episode, rewards))
+        self._pending[schema.REWARDS].append((episode, rewards))
         if report.step is None:
             return
         step = report.step
@@ -226,7 +210,7 @@ class Tracker:
         }
         for table, columns in measured.items():
             self.columns[table] = ("episode", *columns)
-            self._pending.append((table, episode, torch.stack([x.double() for x in columns.values()], dim=1)))
+            self._pending[table].append((episode, torch.stack([x.double() for x in columns.values()], dim=1)))
         side = torch.where(live.unsqueeze(2), details.actions.sign().double().mean(1), self.last_side)
         self.first_side = torch.where(self.first_side.isnan(), side, self.first_side)
         self.last_side = side
@@ -240,15 +224,12 @@ class Tracker:
 
     def collect(self) -> None:
         """Fetch pending rows to the host, one copy per table; rows after a run's divergence are dropped."""
-        by_table: dict[str, list[tuple[int, Tensor]]] = {}
-        for table, episode, values in self._pending:
-            by_table.setdefault(table, []).append((episode, values))
-        self._pending.clear()
-        for table, pending in by_table.items():
+        for table, pending in self._pending.items():
             fetched = torch.stack([values for _, values in pending]).tolist()
             for (episode, _), rows in zip(pending, fetched, strict=True):
                 for record, row in zip(self.records, rows, strict=True):
                     record.add(table, [episode, *row])
+        self._pending.clear()
         for record, end in zip(self.records, self.diverged_at.tolist(), strict=True):
             if end:
                 record.tables = {t: [row for row in rows if row[0] <= end] for t, rows in record.tables.items()}
@@ -301,15 +282,12 @@ class Tracker:
         record, agents = self.records[position], self.agent_rows(position)
         deaths, stops, freezes = ([row[i] for row in agents if row[i] is not None] for i in (1, 2, 3))
         diverged = int(self.diverged_at[position]) or None
-        returns = self._column(record, schema.REWARDS, "training_return")
-        evaluated, evaluations = (
-            self._column(record, schema.EVALUATIONS, name) for name in ("episode", "evaluation_return")
+        (returns,) = self.recorded(position, schema.REWARDS, "training_return")
+        evaluated, evaluations = self.recorded(position, schema.EVALUATIONS, "episode", "evaluation_return")
+        ratio, wrong, *ends = self.recorded(
+            position, schema.SATURATION, "saturation_ratio", "wrong_side_saturation", "z_min", "z_max"
         )
-        ratio, wrong, lowest, highest = (
-            self._column(record, schema.SATURATION, name)
-            for name in ("saturation_ratio", "wrong_side_saturation", "z_min", "z_max")
-        )
-        heights = np.abs([*lowest, *highest])
+        heights = np.abs(np.concatenate(ends))
         final = None if diverged else float(evaluations[-1])
         best = float(max(evaluations[np.isfinite(evaluations)], default=math.nan))
         random, span = references["random"], references["greedy_offload"] - references["random"]
@@ -338,5 +316,7 @@ class Tracker:
             "wall_seconds": record.wall_seconds,
         }
 
-    def _column(self, record: RunRecord, table: str, name: str) -> np.ndarray:
-        return record.column(table, self.columns[table], name)
+    def recorded(self, position: int, table: str, *names: str) -> list[np.ndarray]:
+        """Columns of a run's rows so far, of those that `collect` has fetched."""
+        rows = self.records[position].tables.get(table, [])
+        return [np.array([row[self.columns[table].index(name)] for row in rows], dtype=float) for name in names]

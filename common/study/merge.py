@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.agents.reports import RunKey
-from common.config import Parser
+from common.config import OneLineParser
 from common.recording import schema
 from common.recording.results import ResultsError
 from common.recording.store import (
@@ -62,7 +62,7 @@ class Described:
 
 def main() -> None:
     """Merge what the command line names; one line and an exit code where that cannot be done."""
-    parser = Parser(prog="python -m common.merge", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m common.merge", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help=f"the study's folder, <preset>/<experiment>, that holds {PARTS}/")
     parser.add_argument("--no-figures", action="store_true", help="write the CSV files only, which takes less memory")
     said = parser.parse_args()

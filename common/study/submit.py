@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.config import ConfigError, Parser, StudyConfig, parse_command_line
+from common.config import ConfigError, OneLineParser, StudyConfig, parse_command_line
 from common.experiment import Experiment
 from common.recording.store import finished_runs
 from common.study.backends import BACKENDS, ROOT, Dask, Local, Slurm
@@ -49,8 +49,8 @@ class PartsFailed(Exception):
     """Parts ended without having finished their runs; the message is one line."""
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="python -m common.submit",
         usage="%(prog)s EXPERIMENT [its options] --parts N [--backend local|slurm|dask] [options below]",
         description=__doc__,

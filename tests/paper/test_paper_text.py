@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from paper import make_figures
+from paper.figure_data import Recordings
+
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT / "paper"
 TEXTS = [PAPER / "main.tex", *sorted((PAPER / "sections").glob("*.tex"))]
@@ -20,27 +23,9 @@ ALLOWED = (
 )
 UNTYPED = ("cite", "citep", "citet", "ref", "eqref", "label", "input", "bibliography", "bibliographystyle", "url", "lr")
 NUMBER_WORD = r"\b(two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|hundred|thousand|twice|thrice)\b"
-FIGURES = (
-    "fig0_thesis_stopping",
-    "fig1_stopping_heatmap",
-    "fig2_stopping_bubble",
-    "fig3_asymmetry_over_time",
-    "fig4_gradient_comparison",
-    "fig5_per_layer_gradients",
-    "fig6_asymmetry_vs_stopping",
-    "fig7_saturation_over_time",
-    "fig8_preactivation_stats",
-    "fig9_saturation_heatmap",
-    "fig10_saturation_vs_stopping",
-    "fig11_learning_curves",
-    "fig12_reward_comparison",
-    "fig13_per_agent_stopping",
-    "fig_mitigations",
-    "fig_death_and_freeze",
-    "fig_wrong_side",
-    "fig_landscape",
-    "fig_scores",
-)  # and fig_<experiment>
+RECORDED = Recordings(ROOT / "results", ROOT / "experiments")
+KNOWN = {*make_figures.figures(RECORDED)}
+FIGURES = KNOWN - {f"fig_{name}" for name in RECORDED.experiments}  # those that every paper has
 
 
 def body(path: Path) -> str:
@@ -108,10 +93,8 @@ def test_macros_are_defined_and_closed() -> None:
 
 
 def test_figures_are_those_that_are_drawn() -> None:
-    experiments = {p.name for p in (ROOT / "experiments").iterdir() if p.is_dir()} - {"baseline"}
-    known = {*FIGURES, *(f"fig_{name}" for name in experiments)}
     used = re.findall(r"\\paperfigure\{([^}]*)\}", all_text())
-    assert sorted(used) == sorted(set(used)) and {*FIGURES} <= set(used) <= known
+    assert sorted(used) == sorted(set(used)) and FIGURES <= set(used) <= KNOWN
     assert not re.findall(r"\\includegraphics", all_text()), "figures come by \\paperfigure"
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_study import edit, write_study
+from synthetic_study import edit, explained, write_study
 
 from common.analysis import figures
 from common.recording import schema
-from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study, stopping_cell
+from common.recording.results import (
+    ResultsError,
+    find_studies,
+    learning_rate_text,
+    load_study,
+    normalised_scores,
+    stopping_cell,
+)
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
@@ -165,6 +171,15 @@ def test_columns_that_older_files_lack(tmp_path: Path) -> None:
     assert old.runs["drift"].dropna().ge(0).all()
 
 
+def test_scores_are_on_the_scale_of_their_seed() -> None:
+    references = pd.DataFrame({
+        "seed": [1, 1, 2, 2, 3], "policy": ["random", "greedy_offload"] * 2 + ["random"],
+        "evaluation_return": [-3.0, -1.0, -10.0, -5.0, -4.0],
+    })  # fmt: skip
+    scores = normalised_scores(pd.Series([-5.0, -2.0, -2.0, -6.0]), pd.Series([2, 1, 3, 2]), references)
+    np.testing.assert_allclose(scores, [1.0, 0.5, math.nan, 0.8])
+
+
 def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
     runs = load_study(write_study(tmp_path, (1e-1,), (1e-1,), (1, 2, 3, 4), episodes=20)).runs
 
@@ -179,10 +194,7 @@ def test_median_counts_never_as_later_than_any(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", schema.FILES)
 def test_every_column_is_explained(file: str) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md").read_text()
-    section = text.partition(f"\n## {file}")[2].partition("\n## ")[0]
-    explained = {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)}
-    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= explained
+    assert set(schema.FILES[file]) - set(schema.RUN_KEY) <= {*explained(file)}
 
 
 def test_learning_rates_are_written_as_powers() -> None:

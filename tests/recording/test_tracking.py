@@ -186,10 +186,8 @@ def test_rows_of_a_logged_episode_without_an_actor_step() -> None:
     own.observe(report(2, [["moved", "moved"]], details=details()))
     own.observe(report(3, [["not due", "not due"]], details=details()))
     own.collect()
-    record, names = own.records[0], own.columns[schema.GRADIENT_NORMS]
-    first, second = record.column(schema.GRADIENT_NORMS, names, "actor_update_norm")
-    assert first == 1 and math.isnan(second)
-    assert np.isfinite(record.column(schema.GRADIENT_NORMS, names, "critic_update_norm")).all()
+    actor, critic = own.recorded(0, schema.GRADIENT_NORMS, "actor_update_norm", "critic_update_norm")
+    assert actor[0] == 1 and math.isnan(actor[1]) and np.isfinite(critic).all()
 
 
 def test_sides_at_the_first_step_and_at_the_end() -> None:
