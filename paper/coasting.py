@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from common.config import StudyConfig
-from common.environment.mec_env import ACTION_SIZE, LOWEST_SHARE, STATE_SIZE, MecEnv, draw_world, share, tasks_from_draws
+from common.environment.mec_env import (
+    ACTION_SIZE,
+    LOWEST_SHARE,
+    STATE_SIZE,
+    MecEnv,
+    draw_world,
+    share,
+    tasks_from_draws,
+)  # fmt: skip
 from common.environment.random_streams import stream
 
 DEFAULTS = StudyConfig()

@@ -13,17 +13,24 @@ import numpy as np
 import pandas as pd
 
 from common.agents.inputs import epsilon
-from common.analysis.comparison_statistics import BASELINE, CELL, FROZEN, KEY
+from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
-from common.recording.results import learning_rate_text, score_ages
+from common.recording.results import score_ages
 from paper import coasting
 from paper.load import (
-    BOTH, DERIVATIVE, FLAT, SEEDED, UNSEEDED, NotRecorded, Recordings, fast, heights, is_control, pair,
+    DERIVATIVE,
+    SEEDED,
+    UNSEEDED,
+    NotRecorded,
+    Recordings,
+    fast,
+    heights,
+    pair,
 )  # fmt: skip
 from paper.tables.experiments import RECIPE, median_score, over_clamped
 from paper.tables.law import WINDOW, laws, memory_studies, moving_share, predicted_shrinkage
 from paper.text import interval, number, of, rate, seeds_text, share, significant, span
-from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades, stopping_shifts
+from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades
 
 Macros = Iterator[tuple[str, str]]
 SET_BY, NEAR = 10, 0.025  # episode and distance in share within which a side counts as set

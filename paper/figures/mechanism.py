@@ -7,36 +7,32 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.analysis.figures import SMALL, actor_colour
-from common.environment.mec_env import LOWEST_SHARE, PRESETS
 from common.recording.results import learning_rates
-from paper.coasting import OUTPUTS, coasting_steps, local_costs, mean_cost_under_noise, task_sample
+from paper.coasting import OUTPUTS, coasting_steps, mean_cost_under_noise
+from paper.figures import style
 from paper.figures.stopping import shares_over_time
-from paper.figures.style import (
-    bridged, episode_axis, finish, headline, log_axis, mark, page, preset_titles, rate_handles, run_lines,
-)  # fmt: skip
 from paper.load import NotRecorded, Recordings, StudyFiles, title
 
 LAG_BIN = 10  # episodes
 EARLY = 200  # last episode of the figure of the first death
-SHOWN = 60  # tasks drawn in the landscape
-SHARES = np.linspace(LOWEST_SHARE, 1.0, 199)  # α tried: evenly, as the actor's output maps to it
 NOISES = (0.0, 0.2, epsilon(2000), 0.6, 0.8, 1.0)
 ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
 
 
 def death(r: Recordings) -> Figure:
-    """Share of agents dead by each episode, and both factors of the gradient at the logged ones, a column per preset."""
+    """Share of agents dead by each episode, and both factors of the gradient at logged ones, a column per preset."""
     studies = r.need_baselines()
-    figure, panels = page(4.9, 3, len(studies), sharex=True, sharey="row")
+    figure, panels = style.page(4.9, 3, len(studies), sharex=True, sharey="row")
     rows = (("tanh_derivative", "1 − tanh² z\n(log)"), ("mean_abs_dq_da", "|∂Q/∂a|\n(log)"))
-    tables = {p: s.saturation.merge(s.norms[[*KEY, "episode", "mean_abs_dq_da"]], on=[*KEY, "episode"]) for p, s in studies.items()}
+    slopes = [*KEY, "episode", "mean_abs_dq_da"]
+    tables = {preset: s.saturation.merge(s.norms[slopes], on=slopes[:-1]) for preset, s in studies.items()}
     every = pd.concat(tables.values(), ignore_index=True)
-    zeros = [log_axis(axes_row, every[column], label) for axes_row, (column, label) in zip(panels[1:], rows, strict=True)]
+    zeros = [style.log_axis(row, every[column], label) for row, (column, label) in zip(panels[1:], rows, strict=True)]
     for axes_column, (preset, study) in zip(panels.T, studies.items(), strict=True):
         for actor_lr, agents in study.agents.groupby("actor_lr"):
             x, y = shares_over_time(agents["gradient_death_episode"], EARLY)
@@ -45,21 +41,23 @@ def death(r: Recordings) -> Figure:
             for axes, (column, _), zero in zip(axes_column[1:], rows, zeros, strict=True):
                 _median_and_middle_half(axes, own, column, zero, actor_colour(actor_lr))
         for axes in axes_column:
-            episode_axis(axes, 2, EARLY)
-            axes.xaxis.set_major_locator(FixedLocator([2, 3, 5, 10, 20, 50, 100, 200]))
+            style.episode_axis(axes, 2, EARLY)
+            axes.set_xlim(1.8, EARLY)
+            axes.xaxis.set_major_locator(FixedLocator([2, 3, 5, 10, 20, 50, 100]))
             axes.xaxis.set_minor_locator(NullLocator())
         axes_column[-1].set_xlabel("training episode (log)", fontsize=SMALL)
     panels[0, 0].set_ylabel("share of agents whose\ngradient has died", fontsize=SMALL)
     panels[0, 0].set_ylim(-0.04, 1.04)
-    preset_titles(panels[0], studies)
-    text = headline("The first death", studies.values())
-    return finish(figure, f"{text}\npoints: logged episodes; zeros on the dashed line", rate_handles(r.runs, line=True))
+    style.preset_titles(panels[0], studies)
+    text = style.headline("The first death", studies.values())
+    text += "\npoints: logged episodes; zeros on the dashed line"
+    return style.finish(figure, text, style.rate_handles(r.runs, line=True))
 
 
 def death_and_freeze(r: Recordings) -> Figure:
     """Freeze over gradient death of every agent with the coasting law, and the distribution of the lag between."""
     studies, law = r.need_baselines(), coasting_steps()
-    figure, panels = page(4.4, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
+    figure, panels = style.page(4.4, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
     longest = r.runs["total_episodes"].max()
     line = np.geomspace(2, longest, 200)
     lags = r.agents["lag"].dropna() // LAG_BIN
@@ -73,7 +71,7 @@ def death_and_freeze(r: Recordings) -> Figure:
         above.plot(line, line + law, color="black", linewidth=1, zorder=4)
         below.axvline(law, color="black", linewidth=1, zorder=4)
         above.text(0.97, 0.04, unfinished_text(study.agents), transform=above.transAxes, ha="right", fontsize=SMALL)
-        episode_axis(above, 2, longest)
+        style.episode_axis(above, 2, longest)
         above.set_yscale("log")
         above.set_ylim(90, longest * 1.2)
         above.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
@@ -86,18 +84,18 @@ def death_and_freeze(r: Recordings) -> Figure:
         below.set_xlabel("freeze − death (episodes)", fontsize=SMALL)
     panels[0, 0].set_ylabel("freeze (episode, log)", fontsize=SMALL)
     panels[1, 0].set_ylabel(f"agents per {LAG_BIN} episodes\n(log)", fontsize=SMALL)
-    preset_titles(panels[0], studies)
-    handles = [*rate_handles(r.runs), mark(f"death + {law:.0f}: Adam coasting", None, "black", linewidth=1)]
-    return finish(figure, headline("Gradient death and freeze, every agent", studies.values()), handles, 5)
+    style.preset_titles(panels[0], studies)
+    handles = [*style.rate_handles(r.runs), style.mark(f"death + {law:.0f}: Adam coasting", None, "black", linewidth=1)]
+    return style.finish(figure, style.headline("Gradient death and freeze, every agent", studies.values()), handles, 5)
 
 
 def wrong_side(r: Recordings) -> Figure:
     """Share of saturated compute outputs that sit on the worse bound, over time and at the end of every run."""
     studies = r.need_baselines()
-    figure, panels = page(4.2, 2, len(studies), sharex="row", sharey=True)
+    figure, panels = style.page(4.2, 2, len(studies), sharex="row", sharey=True)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
-        run_lines(above, study.saturation, "wrong_side_saturation")
-        episode_axis(above, 2, r.runs["total_episodes"].max())
+        style.run_lines(above, study.saturation, "wrong_side_saturation")
+        style.episode_axis(above, 2, r.runs["total_episodes"].max())
         above.set_xlabel("training episode (log)", fontsize=SMALL)
         _final_points(below, study, "final_wrong_side_saturation")
         below.set_xlabel("actor learning rate", fontsize=SMALL)
@@ -106,44 +104,19 @@ def wrong_side(r: Recordings) -> Figure:
             axes.set_ylim(-0.04, 1.04)
     panels[0, 0].set_ylabel("wrong-side saturation\n(share, over time)", fontsize=SMALL)
     panels[1, 0].set_ylabel("wrong-side saturation\n(share, at the end)", fontsize=SMALL)
-    preset_titles(panels[0], studies)
-    text = headline("Saturated on the worse bound", studies.values())
+    style.preset_titles(panels[0], studies)
+    text = style.headline("Saturated on the worse bound", studies.values())
     handles = [
-        *rate_handles(r.runs, line=True), mark("a coin's share", None, "0.35", linestyle=":", linewidth=0.9),
-        mark("median of the runs", "_", "black", ms=9, mew=1.2),
+        *style.rate_handles(r.runs, line=True),
+        style.mark("a coin's share", None, "0.35", linestyle=":", linewidth=0.9),
+        style.mark("median of the runs", "_", "black", ms=9, mew=1.2),
     ]  # fmt: skip
-    return finish(figure, f"{text}\nthin or point: one run; thick: median while all run", handles, 6)
-
-
-def landscape(_: Recordings) -> Figure:
-    """Cost of computing locally over α for a fixed sample of tasks, and where their cheapest α lies, by preset."""
-    figure, panels = page(4.0, 2, len(PRESETS), sharex=True, sharey="row")
-    state = task_sample()
-    for (above, below), preset in zip(panels.T, PRESETS, strict=True):
-        cost = local_costs(preset, state, SHARES)
-        above.plot(SHARES, relative(cost[:SHOWN]).T, color="0.45", linewidth=0.5, alpha=0.4)
-        mean = cost.mean(axis=0, keepdims=True)
-        above.plot(SHARES, relative(mean)[0], color="black", linewidth=1.8)
-        above.plot(SHARES[mean.argmin()], 1.0, "o", color="black", ms=5, clip_on=False, zorder=5)
-        above.set_yscale("log")
-        above.yaxis.set_minor_formatter(NullFormatter())
-        above.yaxis.set_major_formatter(FuncFormatter(lambda factor, _: f"{factor:g}"))
-        _best_shares(below, cost)
-        below.set_xlabel("α (share of own compute)", fontsize=SMALL)
-    panels[0, 0].set_ylabel("cost of one task, as a multiple\nof the least possible (log)", fontsize=SMALL)
-    panels[1, 0].set_ylabel("share of tasks whose\ncheapest α is there", fontsize=SMALL)
-    preset_titles(panels[0], PRESETS)
-    handles = [
-        mark(f"one task ({SHOWN} drawn)", None, "0.45", linewidth=0.8),
-        mark("mean cost of all tasks", None, "black", linewidth=1.8), mark("its cheapest α", "o", "black", ms=5),
-        mark("cheapest at a bound", "s", "#882255", ms=6), mark("inside", "s", "0.6", ms=6),
-    ]  # fmt: skip
-    return finish(figure, f"Cost of computing locally with a share α — {len(state):,} tasks", handles, 5)
+    return style.finish(figure, f"{text}\nthin or point: one run; thick: median while all run", handles, 6)
 
 
 def noise(_: Recordings) -> Figure:
     """Mean cost on `interior` of a constant compute output to which exploration noise is added."""
-    figure, panels = page(2.6)
+    figure, panels = style.page(2.6)
     axes = panels[0, 0]
     costs = mean_cost_under_noise("interior", NOISES)
     for scale, cost in zip(NOISES, costs, strict=True):
@@ -155,7 +128,7 @@ def noise(_: Recordings) -> Figure:
     axes.set_xlim(-1, 1)
     axes.set_xlabel("constant compute output a of the actor, before noise (1: full compute)", fontsize=SMALL)
     axes.set_ylabel("mean cost of one task", fontsize=SMALL)
-    finish(figure, "What exploration noise makes the best output — preset interior")
+    style.finish(figure, "What exploration noise makes the best output — preset interior")
     axes.legend(fontsize=SMALL, frameon=False, loc="upper right")
     return figure
 
@@ -171,7 +144,7 @@ def alignment(r: Recordings) -> Figure:
     if not there:
         raise NotRecorded(f"{r.results}: {column} is not recorded in {', '.join(ALIGNED)} on any preset")
     names = [name for name in ALIGNED if any(s.name == name for studies in there.values() for s in studies)]
-    figure, panels = page(2.6, 1, len(there), sharey=True)
+    figure, panels = style.page(2.6, 1, len(there), sharey=True)
     colours = {name: colormaps["plasma"](0.85 * i / max(len(names) - 1, 1)) for i, name in enumerate(names)}
     for axes, studies in zip(panels[0], there.values(), strict=True):
         for study in studies:
@@ -180,12 +153,12 @@ def alignment(r: Recordings) -> Figure:
                 values = by_episode.quantile(share)
                 axes.plot(values.index, values, color=colours[study.name], **look)
         axes.axhline(0, color="0.35", linewidth=0.8, zorder=1)
-        episode_axis(axes, 2, 2000)
+        style.episode_axis(axes, 2, 2000)
         axes.set_xlabel("training episode (log)", fontsize=SMALL)
     panels[0, 0].set_ylabel("cosine of ∂Q/∂a and ∂r/∂a,\ncompute output", fontsize=SMALL)
-    preset_titles(panels[0], there)
-    handles = [mark(title(name), None, colour, linewidth=1.5) for name, colour in colours.items()]
-    return finish(figure, "Is the critic's slope the reward's? Median and middle half of the runs", handles)
+    style.preset_titles(panels[0], there)
+    handles = [style.mark(title(name), None, colour, linewidth=1.5) for name, colour in colours.items()]
+    return style.finish(figure, "Is the critic's slope the reward's? Median and middle half of the runs", handles)
 
 
 def unfinished_text(agents: pd.DataFrame) -> str:
@@ -196,33 +169,13 @@ def unfinished_text(agents: pd.DataFrame) -> str:
     return "\n".join([f"of {len(agents):,} agents", *lines])
 
 
-def relative(cost: np.ndarray) -> np.ndarray:
-    """Costs (…, SHARES) as multiples of the least of their row."""
-    return cost / cost.min(axis=-1, keepdims=True)
-
-
 def _median_and_middle_half(axes: Axes, rows: pd.DataFrame, column: str, zero: float, colour: tuple) -> None:
     """At every logged episode the median over runs as a point, on a line where logs are close, and the middle half."""
     by_episode = rows.assign(shown=rows[column].where(rows[column] > 0, zero)).groupby("episode")["shown"]
     low, middle, high = (by_episode.quantile(q, interpolation="nearest") for q in (0.25, 0.5, 0.75))
-    axes.plot(*bridged(middle.index.to_series(), middle), color=colour, linewidth=1.2, zorder=3)
+    axes.plot(*style.bridged(middle.index.to_series(), middle), color=colour, linewidth=1.2, zorder=3)
     axes.plot(middle.index, middle, "o", color=colour, ms=2.2, zorder=3)
     axes.vlines(middle.index, low, high, color=colour, linewidth=0.7, alpha=0.6, zorder=2)
-
-
-def _best_shares(axes: Axes, cost: np.ndarray) -> None:
-    """Histogram of the cheapest α; tasks whose cheapest is a bound are bars of their own, named with their share."""
-    best = SHARES[cost.argmin(axis=1)]
-    inside = best[(best > SHARES[0]) & (best < SHARES[-1])]
-    axes.hist(inside, np.linspace(0, 1, 21), weights=np.full(len(inside), 1 / len(best)), color="0.6")
-    for bound, side in ((SHARES[0], "left"), (SHARES[-1], "right")):
-        share = float((best == bound).mean())
-        axes.bar(bound, share, 0.03, color="#882255", zorder=3)
-        axes.text(bound, share + 0.02, f"{share:.0%}", ha=side, va="bottom", fontsize=SMALL, color="#882255")
-    upper = f"of the two bounds,\nα = 1 is cheaper\nfor {(cost[:, -1] < cost[:, 0]).mean():.0%}"
-    axes.text(0.5, 0.75, upper, transform=axes.transAxes, ha="center", va="top", fontsize=SMALL)
-    axes.set_xlim(-0.04, 1.04)
-    axes.set_ylim(0, 1.12)
 
 
 def _final_points(axes: Axes, study: StudyFiles, column: str) -> None:

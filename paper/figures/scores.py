@@ -9,51 +9,49 @@ from matplotlib.figure import Figure
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.analysis.figures import NORMAL, SMALL, actor_colour
 from common.recording.results import learning_rate_text, learning_rates
-from paper.figures.style import (
-    finish, headline, mark, page, preset_titles, rate_handles, run_lines, score_axis,
-)  # fmt: skip
+from experiments.monitor.study_summary import figure_of
+from paper.figures import style
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.tables.experiments import RECIPE
 
 LINES = {"random": ":", "best constant": "-.", "near-optimal": "-"}
-DEAD = ("stuck_tanh", "coasting", "frozen")
-ARMS = ("plain", "limit actor", "limit critic", "limit both")
 
 
 def learning_curves(r: Recordings) -> Figure:
     """Normalised score of every evaluation over the episodes, presets by critic learning rates."""
     studies = r.need_baselines()
     critic_lrs = learning_rates(r.runs)[1]
-    figure, panels = page(1.4 + 1.2 * len(studies), len(studies), len(critic_lrs), sharex=True, sharey=True)
+    figure, panels = style.page(1.4 + 1.2 * len(studies), len(studies), len(critic_lrs), sharex=True, sharey=True)
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
         axes_row[0].set_ylabel(f"{preset}\nnormalised score", fontsize=SMALL)
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
-            run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
+            style.run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
             _reference_lines(axes.axhline, study)
     for axes, rate in zip(panels[0], critic_lrs, strict=True):
         axes.set_title(f"critic lr {learning_rate_text(rate)}", fontsize=NORMAL)
     for axes in panels[-1]:
         axes.set_xlabel("training episode", fontsize=SMALL)
-    handles = [*rate_handles(r.runs, line=True), mark("ended early", "o", "0.3", ms=3), *_line_handles()]
-    text = f"{headline('Evaluations', studies.values())}\nthin: one run; thick: median over runs while all run"
-    return finish(figure, text, handles, 4)
+    handles = [*style.rate_handles(r.runs, line=True), style.mark("ended early", "o", "0.3", ms=3), *_line_handles()]
+    text = f"{style.headline('Evaluations', studies.values())}\nthin: one run; thick: median over runs while all run"
+    return style.finish(figure, text, handles, 4)
 
 
 def reward_comparison(r: Recordings) -> Figure:
     """Score of every run untrained, at stopping and at the end, with the reference policies."""
     studies = r.need_baselines()
-    figure, panels = page(0.9 + 1.7 * len(studies), len(studies), 1, sharex=True)
+    figure, panels = style.page(0.9 + 1.7 * len(studies), len(studies), 1, sharex=True)
     for axes, (preset, study) in zip(panels[:, 0], studies.items(), strict=True):
         axes.set_ylabel(f"{preset}\nnormalised score", fontsize=SMALL)
         _reference_lines(axes.axhline, study)
         _scores_of_cells(axes, study)
     panels[-1, 0].set_xlabel("critic learning rate", fontsize=SMALL)
     handles = [
-        *rate_handles(r.runs), mark("untrained", "_", "0.45", ms=6),
-        mark("at stopping (evaluation next after it)", "o", "0.3", mfc="none", ms=5.5), mark("at the end", "o", "0.3", ms=3),
-        *_line_handles(),
+        *style.rate_handles(r.runs), style.mark("untrained", "_", "0.45", ms=6),
+        style.mark("at stopping (evaluation next after it)", "o", "0.3", mfc="none", ms=5.5),
+        style.mark("at the end", "o", "0.3", ms=3), *_line_handles(),
     ]  # fmt: skip
-    return finish(figure, headline("Scores; in a column the seeds side by side", studies.values()), handles, 4)
+    text = style.headline("Scores; in a column the seeds side by side", studies.values())
+    return style.finish(figure, text, handles, 4)
 
 
 def score_at_stopping(study: StudyFiles) -> pd.Series:
@@ -72,12 +70,12 @@ def recipe(r: Recordings) -> Figure:
     there = dict.fromkeys(name for preset in presets for name in r.names(preset))
     names = [n for n in wanted if n in there] + sorted(n for n in there if n.startswith(f"{RECIPE}-"))
     names += sorted(name for name in there if is_control(name))
-    figure, panels = page(1.1 + 0.42 * len(names), 1, len(presets), sharey=True)
+    figure, panels = style.page(1.1 + 0.42 * len(names), 1, len(presets), sharey=True)
     studies = []
     for axes, preset in zip(panels[0], presets, strict=True):
         own = {name: study for name in names if (study := r.get(preset, name))}
         studies += own.values()
-        score_axis(axes.set_xscale, min(study.runs["normalised_score"].min() for study in own.values()))
+        style.score_axis(axes.set_xscale, min(study.runs["normalised_score"].min() for study in own.values()))
         _reference_lines(axes.axvline, next(iter(own.values())))
         for name, study in own.items():
             actor_lrs = learning_rates(study.runs)[0]
@@ -87,48 +85,31 @@ def recipe(r: Recordings) -> Figure:
             axes.scatter(study.runs["normalised_score"], y, s=8, color=colours, alpha=0.8, linewidth=0, zorder=3)
             axes.plot(study.runs["normalised_score"].median(), -names.index(name), "|", color="black", ms=14, zorder=4)
         axes.set_xlabel("normalised score", fontsize=SMALL)
-    preset_titles(panels[0], presets)
+    style.preset_titles(panels[0], presets)
     panels[0, 0].set_yticks([-place for place in range(len(names))], [title(name) for name in names])
     panels[0, 0].set_ylim(0.6 - len(names), 0.6)
     rates = pd.concat([study.runs for study in studies])
-    handles = [*rate_handles(rates), mark("median run", "|", "black", ms=9), *_line_handles()]
-    return finish(figure, "Score of every run", handles, 4)
+    handles = [*style.rate_handles(rates), style.mark("median run", "|", "black", ms=9), *_line_handles()]
+    return style.finish(figure, "Score of every run", handles, 4)
 
 
 def monitor(r: Recordings) -> Figure:
-    """Returns of other people's agents by arm: a dot per seed, hollow where the tanh has no slope, a bar at the median."""
+    """Returns of other people's agents: the figure of their study, at the paper's width."""
     if r.monitor is None:
         raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: not recorded")
-    runs = r.monitor[r.monitor["arm"].isin(ARMS)]
-    tasks, algorithms, rates = (sorted(runs[name].unique()) for name in ("task", "algorithm", "learning_rate"))
-    figure, panels = page(0.9 + 1.35 * len(tasks), len(tasks), len(algorithms), sharey="row", sharex=True)
-    for (task, algorithm), own in runs.groupby(["task", "algorithm"]):
-        axes = panels[tasks.index(task), algorithms.index(algorithm)]
-        for (arm, lr), cell in own.groupby(["arm", "learning_rate"]):
-            x = ARMS.index(arm) + 0.25 * (rates.index(lr) - (len(rates) - 1) / 2)
-            dead = cell["verdict_end"].isin(DEAD)
-            for rows, face in ((cell[~dead], actor_colour(lr)), (cell[dead], "white")):
-                axes.scatter([x] * len(rows), rows["return_mean"], s=9, facecolor=face, edgecolor=actor_colour(lr), lw=0.7)
-            axes.plot([x - 0.1, x + 0.1], [cell["return_mean"].median()] * 2, color=actor_colour(lr), lw=2)
-    for axes, algorithm in zip(panels[0], algorithms, strict=True):
-        axes.set_title(algorithm, fontsize=NORMAL)
-    for axes, task in zip(panels[:, 0], tasks, strict=True):
-        axes.set_ylabel(f"{task}\nreturn", fontsize=SMALL)
-    for axes in panels[-1]:
-        axes.set_xticks(range(len(ARMS)), ARMS, rotation=30, ha="right")
-    handles = [mark(f"learning rate {learning_rate_text(lr)}", "o", actor_colour(lr)) for lr in rates]
-    handles.append(mark("stuck, coasting or frozen", "o", "0.3", mfc="white"))
-    return finish(figure, f"Agents of Stable-Baselines3, {len(runs)} runs", handles)
+    figure = figure_of(r.monitor[~r.monitor["arm"].str.contains("normalised")])
+    figure.set_size_inches(style.WIDTH, figure.get_figheight())
+    return figure
 
 
 def _reference_lines(draw, study: StudyFiles) -> None:
     """Scores of random actions, of the best constant and of the greedy oracle; `draw` is axhline or axvline."""
-    for value, style in zip((0.0, study.constants["score"].mean(), 1.0), LINES.values(), strict=True):
-        draw(value, color="0.25", linestyle=style, linewidth=0.9, zorder=1)
+    for value, dashes in zip((0.0, study.constants["score"].mean(), 1.0), LINES.values(), strict=True):
+        draw(value, color="0.25", linestyle=dashes, linewidth=0.9, zorder=1)
 
 
 def _line_handles() -> list:
-    return [mark(name, None, "0.25", linewidth=0.9, linestyle=style) for name, style in LINES.items()]
+    return [style.mark(name, None, "0.25", linewidth=0.9, linestyle=dashes) for name, dashes in LINES.items()]
 
 
 def _scores_of_cells(axes, study: StudyFiles) -> None:
@@ -139,7 +120,7 @@ def _scores_of_cells(axes, study: StudyFiles) -> None:
     x = place + 0.75 * ((runs["seed"].map(study.seeds.index) + 0.5) / len(study.seeds) - 0.5)
     colours = [actor_colour(rate) for rate in runs["actor_lr"]]
     end = runs["normalised_score"]
-    score_axis(axes.set_yscale, float(np.nanmin(end)))
+    style.score_axis(axes.set_yscale, float(np.nanmin(end)))
     axes.vlines(x, runs["untrained"], end, color=colours, linewidth=0.6, alpha=0.6, zorder=2)
     axes.scatter(x, runs["untrained"], marker="_", s=22, color="0.45", linewidth=1, zorder=3)
     axes.scatter(x, end, s=8, color=colours, zorder=4)

@@ -9,10 +9,7 @@ from matplotlib.figure import Figure
 from common.analysis.comparison_statistics import KEY
 from common.analysis.figures import NORMAL, SMALL, actor_colour, stopping_heatmap
 from common.recording.results import learning_rate_text, learning_rates
-from paper.figures.style import (
-    WIDTH, critic_handles, episode_axis, finish, headline, log_axis, mark, page, place_stops, preset_titles,
-    rate_handles, rate_ticks, run_points, stopping_axis, stopping_lane,
-)  # fmt: skip
+from paper.figures import style
 from paper.load import Recordings, StudyFiles
 
 BUBBLE = 0.075  # points² per episode
@@ -36,16 +33,16 @@ def stopping(r: Recordings) -> Figure:
 
 def _grid(study: StudyFiles) -> Figure:
     figure = stopping_heatmap(study.study.runs)
-    figure.set_size_inches(WIDTH, 3.3)
+    figure.set_size_inches(style.WIDTH, 3.3)
     notes = f"median and range over seeds; never: not within {study.runs['total_episodes'].max():.0f} episodes"
-    figure.suptitle(f"{headline('Stopping episode', [study])}\n{notes}", fontsize=NORMAL)
+    figure.suptitle(f"{style.headline('Stopping episode', [study])}\n{notes}", fontsize=NORMAL)
     return figure
 
 
 def bubbles(r: Recordings) -> Figure:
     """Stopping episode of every run as the area of a bubble, a panel per preset, seeds side by side in a cell."""
     studies = r.need_baselines()
-    figure, panels = page(2.9, 1, len(studies), sharex=True, sharey=True)
+    figure, panels = style.page(2.9, 1, len(studies), sharex=True, sharey=True)
     actor_lrs, critic_lrs = learning_rates(r.runs)
     for axes, study in zip(panels[0], studies.values(), strict=True):
         for (actor_lr, critic_lr, seed), run in study.runs.groupby(["actor_lr", "critic_lr", "seed"]):
@@ -56,15 +53,15 @@ def bubbles(r: Recordings) -> Figure:
                 axes.scatter(x, y, s=26, marker="x", color="0.55", linewidth=0.8)
             else:
                 axes.scatter(x, y, s=BUBBLE * stop, color=actor_colour(actor_lr), linewidth=0)
-        rate_ticks(axes, r.runs)
+        style.rate_ticks(axes, r.runs)
         for rows, line in ((range(len(actor_lrs) - 1), axes.axhline), (range(len(critic_lrs) - 1), axes.axvline)):
             for place in rows:
                 line(place + 0.5, color="0.8", linewidth=0.6, zorder=0)
-    preset_titles(panels[0], studies)
+    style.preset_titles(panels[0], studies)
     panels[0, 0].set_ylabel("actor learning rate", fontsize=SMALL)
-    sizes = [mark(f"episode {e}", "o", "0.4", ms=(BUBBLE * e) ** 0.5, mew=0) for e in BUBBLES_NAMED]
-    text = headline("Stopping episode of every run", studies.values())
-    finish(figure, text, [*sizes, mark("never", "x", "0.55", ms=5)])
+    sizes = [style.mark(f"episode {e}", "o", "0.4", ms=(BUBBLE * e) ** 0.5, mew=0) for e in BUBBLES_NAMED]
+    text = style.headline("Stopping episode of every run", studies.values())
+    style.finish(figure, text, [*sizes, style.mark("never", "x", "0.55", ms=5)])
     for axes in panels[0]:
         axes.grid(False)
         axes.tick_params(length=0)
@@ -95,7 +92,7 @@ def agents_over_time(r: Recordings) -> Figure:
     """Share of a run's agents whose gradient had died, that had an unchanged step, that had frozen; a line per run."""
     study = r.need("scaled")
     _, critic_lrs = learning_rates(study.runs)
-    figure, panels = page(4.6, len(LIFE_EVENTS), len(critic_lrs), sharex=True, sharey=True)
+    figure, panels = style.page(4.6, len(LIFE_EVENTS), len(critic_lrs), sharex=True, sharey=True)
     last = study.runs.set_index(KEY)["total_episodes"]
     for axes_row, (event, label) in zip(panels, LIFE_EVENTS, strict=True):
         axes_row[0].set_ylabel(f"{label}\n(share of agents)", fontsize=SMALL)
@@ -109,15 +106,15 @@ def agents_over_time(r: Recordings) -> Figure:
         axes.set_ylim(-0.04, 1.04)
         axes.set_yticks([0, 0.5, 1])
     for axes in panels[-1]:
-        episode_axis(axes, 2, float(last.max()))
+        style.episode_axis(axes, 2, float(last.max()))
         axes.set_xlabel("training episode (log)", fontsize=SMALL)
-    handles = [*rate_handles(study.runs, line=True), mark("run ended", "o", "0.3", ms=3)]
-    return finish(figure, headline("Agents over time, a line per run", [study]), handles)
+    handles = [*style.rate_handles(study.runs, line=True), style.mark("run ended", "o", "0.3", ms=3)]
+    return style.finish(figure, style.headline("Agents over time, a line per run", [study]), handles)
 
 
 def shares_over_time(events: pd.Series, end: float) -> tuple[np.ndarray, np.ndarray]:
     """Episodes, and the share of agents that had the event by each of them, up to the run's end."""
-    happened = np.sort(events.dropna().to_numpy())
+    happened = np.sort(events[events <= end].to_numpy())
     shares = np.arange(1, len(happened) + 1) / len(events)
     return (
         np.concatenate([[1.0], happened, [end]]),
@@ -146,18 +143,18 @@ def with_unsaturated_shares(study: StudyFiles, episode: int = 100) -> pd.DataFra
 
 def _over_stopping(r: Recordings, tables: dict[str, pd.DataFrame], rows: dict[str, str], text: str) -> Figure:
     """A row of panels per column, a panel per preset: every run's value over its stopping episode."""
-    figure, panels = page(4.3, len(rows), len(tables), sharex=True, sharey="row")
+    figure, panels = style.page(4.3, len(rows), len(tables), sharex=True, sharey="row")
     runs = pd.concat(tables.values(), ignore_index=True)
-    lane = stopping_lane(runs)
-    runs = runs.assign(stop=place_stops(runs, lane))
+    lane = style.stopping_lane(runs)
+    runs = runs.assign(stop=style.place_stops(runs, lane))
     for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
-        zeros = log_axis(axes_row, runs[column], label)
+        zeros = style.log_axis(axes_row, runs[column], label)
         shown = runs.assign(**{column: runs[column].mask(runs[column] == 0, zeros)})
         for axes, preset in zip(axes_row, tables, strict=True):
-            run_points(axes, shown[shown["preset"] == preset], "stop", column)
-    stopping_axis(panels.ravel(), lane, min(100.0, runs["stopping_episode"].min()))
+            style.run_points(axes, shown[shown["preset"] == preset], "stop", column)
+    style.stopping_axis(panels.ravel(), lane, min(100.0, runs["stopping_episode"].min()))
     for axes in panels[-1]:
         axes.set_xlabel("stopping episode (log)", fontsize=SMALL)
-    preset_titles(panels[0], tables)
-    text = headline(text, r.baselines.values())
-    return finish(figure, text, [*rate_handles(runs), *critic_handles(runs)], 4)
+    style.preset_titles(panels[0], tables)
+    text = style.headline(text, r.baselines.values())
+    return style.finish(figure, text, [*style.rate_handles(runs), *style.critic_handles(runs)], 4)

@@ -131,6 +131,7 @@ def run_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | No
         halo = [withStroke(linewidth=2.3, foreground="white")]
         line = bridged(median["episode"], median["shown"])
         axes.plot(*line, color=colour, linewidth=1.5, zorder=3, path_effects=halo)
+        axes.plot(*alone(*line), "o", color=colour, ms=2.5, zorder=3)
 
 
 def bridged(episodes: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +139,13 @@ def bridged(episodes: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndar
     x, y = episodes.to_numpy(dtype=float), values.to_numpy(dtype=float)
     breaks = np.flatnonzero((x[1:] > LARGEST_GAP * x[:-1]) & (x[:-1] > 0)) + 1
     return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
+
+
+def alone(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line that have a break on either side, which a line does not show."""
+    gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+    single = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
+    return x[single], y[single]
 
 
 def log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
@@ -197,7 +205,7 @@ def stopping_axis(panels: Iterable[Axes], lane: float, first: float = 100) -> No
 
 
 def score_axis(set_scale: Any, lowest: float) -> None:
-    """A score axis that is linear from −1 to 1, logarithmic beyond where scores are below −2; `set_scale` of the axis."""
+    """Make a score axis linear from −1 to 1 and logarithmic beyond where scores are below −2, by its `set_scale`."""
     if lowest < -2:
         set_scale("symlog", linthresh=1.0, linscale=1.5)
 
@@ -218,14 +226,14 @@ def rate_ticks(axes: Axes, runs: pd.DataFrame) -> None:
     axes.set_xlabel("critic learning rate", fontsize=SMALL)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, source: str) -> None:
     """Write `name`.pdf and `name`.png, each under another name first; the same bytes for the same figure.
 
-    Raises OSError.
+    The PNG file's text `Source` is `source`. Raises OSError.
     """
-    made = []
     with matplotlib.rc_context(FILE_SETTINGS):
-        for kind, metadata in NO_DATES.items():
+        for kind, dates in NO_DATES.items():
+            metadata = {**dates, "Source": source} if kind == "png" else dates
             path = folder / f"{name}.{kind}"
             partial = path.with_name(f".{name}.{os.getpid()}.tmp")
             try:
@@ -233,5 +241,3 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
                 os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
-            made.append(path)
-    return made

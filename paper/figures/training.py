@@ -17,9 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from common.analysis.comparison_statistics import KEY
 from common.analysis.figures import NEVER_GREY, NORMAL, SMALL, actor_colour
 from common.recording.results import learning_rate_text, learning_rates
-from paper.figures.style import (
-    critic_handles, episode_axis, finish, headline, log_axis, mark, page, rate_handles, rate_ticks, run_lines, run_points,
-)  # fmt: skip
+from paper.figures import style
 from paper.load import Recordings, StudyFiles
 from paper.text import span
 
@@ -55,16 +53,16 @@ def saturation_over_time(r: Recordings) -> Figure:
 def _by_critic_rate(study: StudyFiles, table: pd.DataFrame, rows: dict[str, str], text: str) -> Figure:
     """Columns of a table over the episodes, a column of panels per critic rate; shares linear, all else log."""
     critic_lrs = learning_rates(table)[1]
-    figure, panels = page(5.0, len(rows), len(critic_lrs), sharex=True, sharey="row")
+    figure, panels = style.page(5.0, len(rows), len(critic_lrs), sharex=True, sharey="row")
     for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
         zeros = None
         if column.endswith("ratio") and column.startswith("saturation"):
             axes_row[0].set_ylim(-0.04, 1.04)
             axes_row[0].set_ylabel(label, fontsize=SMALL)
         else:
-            zeros = log_axis(axes_row, table[column], label)
+            zeros = style.log_axis(axes_row, table[column], label)
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
-            run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros)
+            style.run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros)
     for axes, critic_lr in zip(panels[0], critic_lrs, strict=True):
         axes.set_title(f"critic lr {learning_rate_text(critic_lr)}", fontsize=NORMAL)
     return _over_episodes(figure, panels, study, text)
@@ -74,34 +72,34 @@ def gradient_comparison(r: Recordings) -> Figure:
     """Norms of actor against critic, of gradients and of updates, at three moments of every run."""
     study = r.need("scaled")
     moments = norms_at_moments(study.norms)
-    figure, panels = page(4.5, 2, len(moments), sharex="row", sharey="row")
+    figure, panels = style.page(4.5, 2, len(moments), sharex="row", sharey="row")
     for axes_row, what in zip(panels, ("gradient", "update"), strict=True):
         actor, critic = f"actor_{what}_norm", f"critic_{what}_norm"
         every = pd.concat([table[actor] for table in moments.values()], ignore_index=True)
-        zeros = log_axis(axes_row, every, f"actor {what} norm\n(RMS over agents, log)")
+        zeros = style.log_axis(axes_row, every, f"actor {what} norm\n(RMS over agents, log)")
         for axes, table in zip(axes_row, moments.values(), strict=True):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(10, numticks=6))
             axes.xaxis.set_minor_locator(NullLocator())
-            run_points(axes, table.assign(**{actor: table[actor].mask(table[actor] == 0, zeros)}), critic, actor)
+            style.run_points(axes, table.assign(**{actor: table[actor].mask(table[actor] == 0, zeros)}), critic, actor)
             axes.set_xlabel(f"critic {what} norm (log)", fontsize=SMALL)
         _equal_ratio_lines(axes_row)
     for axes, moment in zip(panels[0], moments, strict=True):
         axes.set_title(moment, fontsize=NORMAL)
-    handles = [*rate_handles(study.norms), *critic_handles(study.norms)]
-    return finish(figure, headline("Actor against critic, every run", [study]), handles, 4)
+    handles = [*style.rate_handles(study.norms), *style.critic_handles(study.norms)]
+    return style.finish(figure, style.headline("Actor against critic, every run", [study]), handles, 4)
 
 
 def per_layer_gradients(r: Recordings) -> Figure:
     """Gradient norm of each layer of actors and critic over the episodes, every run."""
     study = r.need("scaled")
-    figure, panels = page(4.6, 2, 3, sharex=True, sharey="row")
+    figure, panels = style.page(4.6, 2, 3, sharex=True, sharey="row")
     for axes_row, network in zip(panels, ("actor", "critic"), strict=True):
         columns = [f"{network}_fc{layer}" for layer in (1, 2, 3)]
         who = "actors, RMS over agents" if network == "actor" else "critic"
-        zeros = log_axis(axes_row, study.norms[columns].stack(), f"{who} (log)")
+        zeros = style.log_axis(axes_row, study.norms[columns].stack(), f"{who} (log)")
         for axes, column, place in zip(axes_row, columns, ("first", "second", "output"), strict=True):
-            run_lines(axes, study.norms, column, zeros)
+            style.run_lines(axes, study.norms, column, zeros)
             axes.set_title(f"{network}, {place} layer", fontsize=NORMAL)
     return _over_episodes(figure, panels, study, "Gradient norm by layer")
 
@@ -110,7 +108,7 @@ def preactivation_statistics(r: Recordings) -> Figure:
     """Quantiles and extremes of the pre-activation over the episodes, presets by actor learning rates."""
     studies = r.need_baselines()
     actor_lrs = learning_rates(r.runs)[0]
-    figure, panels = page(1.3 + 1.2 * len(studies), len(studies), len(actor_lrs), sharex=True, sharey=True)
+    figure, panels = style.page(1.3 + 1.2 * len(studies), len(studies), len(actor_lrs), sharex=True, sharey=True)
     highest = 1.0
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
         axes_row[0].set_ylabel(f"{preset}\npre-activation z", fontsize=SMALL)
@@ -126,22 +124,22 @@ def preactivation_statistics(r: Recordings) -> Figure:
     for axes, rate in zip(panels[0], actor_lrs, strict=True):
         axes.set_title(f"actor lr {learning_rate_text(rate)}", fontsize=NORMAL)
     for axes in panels[-1]:
-        episode_axis(axes, 2, r.runs["total_episodes"].max())
+        style.episode_axis(axes, 2, r.runs["total_episodes"].max())
         axes.set_xlabel("training episode (log)", fontsize=SMALL)
     handles = [
-        mark("1%–99% quantiles", "s", "0.75", ms=6), mark("25%–75%", "s", "0.5", ms=6),
-        mark("smallest and largest z, every run", None, "0.3", linewidth=0.6),
-        mark("|tanh z| = 0.9", None, "black", linewidth=0.9, linestyle=":"),
+        style.mark("1%–99% quantiles", "s", "0.75", ms=6), style.mark("25%–75%", "s", "0.5", ms=6),
+        style.mark("smallest and largest z, every run", None, "0.3", linewidth=0.6),
+        style.mark("|tanh z| = 0.9", None, "black", linewidth=0.9, linestyle=":"),
     ]  # fmt: skip
-    text = headline("Pre-activations; quantiles: medians over the runs", studies.values())
-    return finish(figure, f"{text}\n(linear between −2 and 2, logarithmic beyond)", handles)
+    text = style.headline("Pre-activations; quantiles: medians over the runs", studies.values())
+    return style.finish(figure, f"{text}\n(linear between −2 and 2, logarithmic beyond)", handles)
 
 
 def saturation_grid(r: Recordings) -> Figure:
     """Per learning-rate pair: saturation at the end, first logged episode above 90%, wrong side at the end."""
     study = r.need("scaled")
     runs = study.runs.join(first_saturated_episode(study.saturation), on=KEY)
-    figure, panels = page(2.75, 1, 3, sharey=True)
+    figure, panels = style.page(2.75, 1, 3, sharey=True)
     columns = (
         ("final_saturation_ratio", "saturated outputs at\nthe end (%)", 100),
         ("first_saturated_episode", "first logged episode with\nmore than 90% saturated", 1),
@@ -152,7 +150,7 @@ def saturation_grid(r: Recordings) -> Figure:
         _shaded_cells(axes, runs, column, factor, shade)
         axes.set_title(label, fontsize=SMALL)
     panels[0, 0].set_ylabel("actor learning rate", fontsize=SMALL)
-    finish(figure, f"{headline('Saturation', [study])}\nmedian over seeds, below it the range")
+    style.finish(figure, f"{style.headline('Saturation', [study])}\nmedian over seeds, below it the range")
     for axes in panels[0]:
         axes.grid(False)
         axes.tick_params(length=0)
@@ -179,12 +177,12 @@ def first_saturated_episode(saturation: pd.DataFrame, above: float = 0.9) -> pd.
 def _over_episodes(figure: Figure, panels: np.ndarray, study: StudyFiles, text: str) -> Figure:
     longest = study.runs["total_episodes"].max()
     for axes in panels[-1]:
-        episode_axis(axes, 2, longest)
+        style.episode_axis(axes, 2, longest)
         axes.set_xlabel("training episode (log)", fontsize=SMALL)
-    handles = rate_handles(study.runs, line=True)
+    handles = style.rate_handles(study.runs, line=True)
     if (study.runs["total_episodes"] < longest).any():
-        handles.append(mark("ended early", "o", "0.3", ms=3))
-    return finish(figure, f"{headline(text, [study])}\n{THIN_THICK}", handles)
+        handles.append(style.mark("ended early", "o", "0.3", ms=3))
+    return style.finish(figure, f"{style.headline(text, [study])}\n{THIN_THICK}", handles)
 
 
 def _equal_ratio_lines(axes_row: np.ndarray) -> None:
@@ -226,4 +224,4 @@ def _shaded_cells(axes: Axes, runs: pd.DataFrame, column: str, factor: float, sh
         text = span([there.median() * factor]) + (f"\n{span(there * factor)}" if there.nunique() > 1 else "")
         ink = "white" if grade < 0.55 else "black"
         axes.text(x, y, text, ha="center", va="center", fontsize=SMALL - 0.5, color=ink)
-    rate_ticks(axes, runs)
+    style.rate_ticks(axes, runs)

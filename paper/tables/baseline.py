@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from common.recording import schema
-from common.recording.results import learning_rates, stopping_cell
+from common.recording.results import stopping_cell
 from paper.load import DERIVATIVE, FLAT, SEEDED, UNSEEDED, Recordings, fast, pair
 from paper.text import MISSING, number, of, rate, significant, span, tabular
 
@@ -34,7 +34,7 @@ def mechanism(r: Recordings) -> str:
             own = fast(study.ends, is_fast)
             dead = own[own["kind"].notna()]
             counts = [(dead["kind"] == kind).sum() for kind in (DERIVATIVE, FLAT)]
-            zero = [(dead[column]) for column in ("death_derivative", "death_dq_da")] if len(dead) else [pd.Series()] * 2
+            zero = (dead[column] if len(dead) else () for column in ("death_derivative", "death_dq_da"))
             rows.append([
                 f"`{preset}`", label, str(len(own)), str(len(own) - len(dead)), *map(str, counts),
                 str(len(dead) - sum(counts)), *(span(values, 2) for values in zero),
@@ -49,30 +49,34 @@ def mechanism(r: Recordings) -> str:
 
 
 def cells(r: Recordings) -> str:
-    """Stopping episode of every pair of rates, published and here, its largest |z| and its score."""
-    theirs = [r.published_stops(source) for source in (UNSEEDED, SEEDED)]
-    studies = r.need_baselines()
-    actor_lrs, critic_lrs = learning_rates(r.runs)
+    """Every pair of rates as a table."""
     rows: list[list[str] | None] = []
-    for actor_lr in actor_lrs:
-        for critic_lr in critic_lrs:
-            ours = {preset: pair(study.runs, actor_lr, critic_lr) for preset, study in studies.items()}
-            rows.append([
-                rate(actor_lr), rate(critic_lr), *(published_stop(pair(x, actor_lr, critic_lr)) for x in theirs),
-                *(stops_text(runs) for runs in ours.values()),
-                significant(pd.concat(ours.values())["largest_abs_preactivation"].median()),
-                *(number(runs["normalised_score"].mean()) for runs in ours.values()),
-            ])  # fmt: skip
-        rows.append(None)
-    names = " & ".join(rf"\texttt{{{preset}}}" for preset in studies)
-    count = len(studies)
+    for row in cell_rows(r):
+        rows += [None] * bool(rows and rows[-1][0] != row[0]) + [row]
+    names, count = " & ".join(rf"\texttt{{{preset}}}" for preset in r.baselines), len(r.baselines)
     header = [
         r"\multicolumn{2}{c}{learning rate} & \multicolumn{2}{c}{published stop} & "
-        rf"\multicolumn{{{count}}}{{c}}{{stop here (seeds that never do)}} & largest & \multicolumn{{{count}}}{{c}}{{mean score}}",
-        rf"\cmidrule(lr){{1-2}}\cmidrule(lr){{3-4}}\cmidrule(lr){{5-{4 + count}}}\cmidrule(l){{{6 + count}-{5 + 2 * count}}}",
+        rf"\multicolumn{{{count}}}{{c}}{{stop here (seeds that never do)}} & largest & "
+        rf"\multicolumn{{{count}}}{{c}}{{mean score}}",
+        r"\cmidrule(lr){1-2}\cmidrule(lr){3-4}"
+        rf"\cmidrule(lr){{5-{4 + count}}}\cmidrule(l){{{6 + count}-{5 + 2 * count}}}",
         f"actor & critic & unseeded & seeded & {names} & $|z|$ & {names}",
     ]
-    return tabular("cc" + "r" * (3 + 2 * count), header, rows[:-1])
+    return tabular("cc" + "r" * (3 + 2 * count), header, rows)
+
+
+def cell_rows(r: Recordings) -> list[list[str]]:
+    """Per pair of rates: both published stops, the stops here by preset, the median largest |z|, mean scores."""
+    theirs, studies = [r.published_stops(source) for source in (UNSEEDED, SEEDED)], r.need_baselines()
+    rows = []
+    for (actor_lr, critic_lr), everywhere in r.runs.groupby(["actor_lr", "critic_lr"]):
+        ours = [pair(study.runs, actor_lr, critic_lr) for study in studies.values()]
+        rows.append([
+            rate(actor_lr), rate(critic_lr), *(published_stop(pair(x, actor_lr, critic_lr)) for x in theirs),
+            *map(stops_text, ours), significant(everywhere["largest_abs_preactivation"].median()),
+            *(number(runs["normalised_score"].mean()) for runs in ours),
+        ])  # fmt: skip
+    return rows
 
 
 def stops_text(runs: pd.DataFrame) -> str:
@@ -85,7 +89,8 @@ def stops_text(runs: pd.DataFrame) -> str:
 
 def published_stop(rows: pd.DataFrame) -> str:
     """A published stopping episode."""
-    return MISSING if rows.empty else "never" if rows["stopping_episode"].isna().all() else span(rows["stopping_episode"])
+    stops = rows["stopping_episode"]
+    return MISSING if rows.empty else "never" if stops.isna().all() else span(stops)
 
 
 def improved(runs: pd.DataFrame) -> str:

@@ -63,7 +63,7 @@ def recipe(r: Recordings) -> str:
         for name in sorted(names, key=lambda n: (n.split("-")[0] != RECIPE, n)):
             row, study = r.row(preset, name), r.get(preset, name)
             rows.append([
-                f"`{preset}`", title(name), str(row.seeds), study.age.removeprefix("episode "), median_score(row, study),
+                f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
                 of(row.viable_cells, row.cells), of(row.learning_cells, row.cells),
                 number(study.runs["drift"].median()),
                 interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f"),

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from paper.coasting import BETA1, DEFAULTS, FIRST_STEP, coasting_steps, initial_actors, shrink, simulated_lag
-from paper.load import FAST, NotRecorded, Recordings, StudyFiles, fast
+from paper.coasting import DEFAULTS, FIRST_STEP, coasting_steps, initial_actors, shrink, simulated_lag
+from paper.load import NotRecorded, Recordings, StudyFiles, fast
 from paper.text import MISSING, number, rate, span, tabular
 
 WINDOW = (20, 100)  # episodes between which the shrinkage of the steps is read
@@ -57,7 +57,7 @@ def laws(r: Recordings) -> tuple[Law, ...]:
 
 
 def moving_share(r: Recordings) -> float:
-    """Share of an actor's weights that the first step moves: its norm in units of the rate is the root of their number."""
+    """Share of an actor's weights that the first step moves: its norm over the rate is the root of their number."""
     first = pd.concat([study.first(study.norms) for study in r.need_baselines().values()])
     weights = initial_actors(np.random.default_rng(0), 1).size
     return float(((first["actor_update_norm"] / first["actor_lr"]) ** 2).median() / weights)
