@@ -6,6 +6,7 @@ A study that is not recorded, is still being trained or lacks runs is not there:
 from __future__ import annotations
 
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ class StudyFiles:
             good = _last_stretch(flat)
             row = dict(zip(KEY, key, strict=True)) | {
                 "kind": None,
+                "death_derivative": np.nan,
+                "death_dq_da": np.nan,
                 "first_layer_zero": False,
                 "first_flat": episodes[flat].min() if flat.any() else np.nan,
                 "flat_for_good": episodes[good] if good < len(run) else np.nan,
@@ -230,7 +233,7 @@ class Recordings:
         except ResultsError as problem:
             self.absent.append(str(problem))
             return None
-        wanted = study.runs["seed"].nunique() * len(study.runs[KEY[1:]].drop_duplicates())
+        wanted = math.prod(study.runs[name].nunique() for name in KEY)
         if len(study.runs) < wanted:
             self.absent.append(f"{folder}: not whole, {len(study.runs)} of {wanted} runs are there")
             return None

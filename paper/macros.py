@@ -189,6 +189,8 @@ def sides(r: Recordings) -> Macros:
     yield "SideSetTen", of(pd.concat(settled).sum(), sum(runs))
     scaled = r.need("scaled").runs.dropna(subset=["final_wrong_side_saturation", "normalised_score"])
     yield "MedianScoreFastScaled", number(fast(scaled)["normalised_score"].median())
+    if scaled["normalised_score"].nunique() < 2:
+        raise NotRecorded("scaled: too few runs with a side and a score")
     error = scaled["normalised_score"] - (1 - coasting.coin_slope() * scaled["final_wrong_side_saturation"])
     apart = scaled["normalised_score"] - scaled["normalised_score"].mean()
     yield "SideExplained", share(1 - (error**2).sum() / (apart**2).sum())
@@ -205,8 +207,8 @@ def side_from_the_start(r: Recordings) -> Macros:
             raise NotRecorded(f"{r.need(preset).study.folder}: recorded before sides were")
     kept = pd.concat(signs.values())
     yield "SideKept", share((kept["first_side_compute"] == kept["last_side_compute"]).mean())
-    both = signs["scaled"].join(signs["interior"], how="inner", rsuffix="_interior")
-    yield "SideAgree", share((both["last_side_compute"] == both["last_side_compute_interior"]).mean())
+    ends = pd.concat({preset: table["last_side_compute"] for preset, table in signs.items()}, axis=1).dropna()
+    yield "SideAgree", share((ends["scaled"] == ends["interior"]).mean())
 
 
 def scores(r: Recordings) -> Macros:

@@ -104,8 +104,8 @@ def _plain(text: str) -> str:
     text = re.sub(r"(−?)\b(\d+(?:\.\d+)?)e(−?\d+)\b", power, text)
     for sign, command in SIGNS.items():
         text = text.replace(sign, command)
-    text = re.sub(r"\$-\$(\d[\d,.]*)", r"\\ensuremath{-\1}", text)
-    text = re.sub(r"(?<![\w}])\+(\d[\d.]*)", r"\\ensuremath{+\1}", text)
+    text = re.sub(r"\$-\$(\d(?:[\d,.]*\d)?)", r"\\ensuremath{-\1}", text)
+    text = re.sub(r"(?<![\w}])\+(\d(?:[\d.]*\d)?)", r"\\ensuremath{+\1}", text)
     text = re.sub(r"(?<=\d),(?=\d{3})", "{,}", text)
     return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
 

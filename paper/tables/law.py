@@ -118,4 +118,5 @@ def spread(lags: pd.Series | np.ndarray) -> str:
     """Median, and in brackets 5% to 95%."""
     if not len(lags):
         return MISSING
-    return f"{number(float(np.median(lags)), '.0f')} ({span(np.percentile(lags, [5, 95]))})"
+    middle, ends = number(float(np.median(lags)), ".0f"), span(np.percentile(lags, [5, 95]))
+    return middle if middle == ends else f"{middle} ({ends})"
