@@ -1,4 +1,4 @@
-"""The paper's figures and its command on small synthetic studies: what is made, what is said of the rest, same bytes."""
+"""The paper's figures and command on small synthetic studies: what is made, what is said of the rest, same bytes."""
 
 from __future__ import annotations
 

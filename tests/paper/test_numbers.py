@@ -174,7 +174,7 @@ def test_simulated_lag_is_that_of_torchs_adam(beta1: float) -> None:
         weights.grad = signs * (step == 1)
         adam.step()
         last = step if not torch.equal(before, weights) else last
-    assert abs(np.median(lag) - (last + 2 - 3)) <= 4  # step t ends episode t + 1; the next one is the freeze, 3 the death
+    assert abs(np.median(lag) - (last + 2 - 3)) <= 4  # step t ends episode t + 1; the freeze is the next
     assert (freeze - lag == 3).all()
 
 

@@ -67,8 +67,9 @@ def write_study(
                 "actor_update_norm": row["actor_step"], "critic_update_norm": row["critic_step"],
             })  # fmt: skip
             tables[schema.SATURATION].append({
-                **at, "tanh_derivative": row["tanh"], "wrong_side_saturation": row["wrong"], "z_min": -z, "z_max": z / 2,
-                "saturation_ratio": run.get("saturation", 0), **{name: x * z for name, x in QUANTILES.items()},
+                **at, "tanh_derivative": row["tanh"], "wrong_side_saturation": row["wrong"], "z_min": -z,
+                "z_max": z / 2, "saturation_ratio": run.get("saturation", 0),
+                **{name: x * z for name, x in QUANTILES.items()},
             })  # fmt: skip
     folder.mkdir(parents=True)
     for name, rows in tables.items():
