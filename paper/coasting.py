@@ -9,15 +9,8 @@ import numpy as np
 import torch
 
 from common.config import StudyConfig
-from common.environment.mec_env import (
-    ACTION_SIZE,
-    LOWEST_SHARE,
-    STATE_SIZE,
-    MecEnv,
-    draw_world,
-    share,
-    tasks_from_draws,
-)  # fmt: skip
+from common.environment import mec_env
+from common.environment.mec_env import LOWEST_SHARE, MecEnv, draw_world, tasks_from_draws
 from common.environment.random_streams import stream
 
 DEFAULTS = StudyConfig()
@@ -64,7 +57,7 @@ def shrink(first: int, last: int) -> float:
 
 def initial_actors(generator: np.random.Generator, agents: int) -> np.ndarray:
     """Weights of baseline actors before training (agents, weights), initialised as in docs/algorithm.md#networks."""
-    widths = (STATE_SIZE, *DEFAULTS.actor_hidden, ACTION_SIZE)
+    widths = (mec_env.STATE_SIZE, *DEFAULTS.actor_hidden, mec_env.ACTION_SIZE)
     parts = []
     for inputs, outputs in pairwise(widths):
         last = len(parts) == len(widths) - 2
@@ -117,7 +110,7 @@ def task_sample(seeds: tuple[int, ...] = (42, 43, 44)) -> torch.Tensor:
     of_agent = [x.expand(TASKS_EACH, -1, -1) for x in (world.power, world.gain, world.energy, world.processor)]
     power, gain, energy, processor = of_agent
     size, cycles, deadline = torch.from_numpy(tasks_from_draws(draws)).unbind(-1)
-    return torch.stack([power, gain, energy, size, cycles, deadline, processor], dim=-1).reshape(-1, STATE_SIZE)
+    return torch.stack([power, gain, energy, size, cycles, deadline, processor], dim=-1).reshape(-1, mec_env.STATE_SIZE)
 
 
 def local_costs(preset: str, state: torch.Tensor, shares: np.ndarray) -> np.ndarray:
@@ -132,7 +125,7 @@ def mean_cost_under_noise(preset: str, scales: tuple[float, ...]) -> np.ndarray:
     The played output is clip(a + ε ξ, −1, 1) with ξ standard normal, as in training (docs/algorithm.md#exploration);
     nobody offloads.
     """
-    shares = share(torch.from_numpy(OUTPUTS)).numpy()
+    shares = mec_env.share(torch.from_numpy(OUTPUTS)).numpy()
     mean = local_costs(preset, task_sample(), shares).mean(axis=0)
     played = [np.clip(OUTPUTS[:, None] + scale * NOISE, -1, 1) for scale in scales]
     return np.stack([np.interp(outputs, OUTPUTS, mean) @ NOISE_WEIGHTS for outputs in played])

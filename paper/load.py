@@ -15,14 +15,13 @@ import numpy as np
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, comparison_tables, only_finished
-from common.config import GRID, StudyConfig
+from common.config import StudyConfig
 from common.recording import schema
 from common.recording.results import SCORE_ENDS, ResultsError, Study, find_studies, load_study, score_ages
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("scaled", "thesis", "interior")
 FAST = 1e-2  # actor learning rates from here on are those of which the published study says that they freeze
-CELLS = len(GRID) ** 2
 UNSEEDED, SEEDED = "paper table, unseeded run", "recorded seeded run"
 DERIVATIVE, FLAT, BOTH, NEITHER = "tanh derivative zero", "critic flat", "both", "neither exactly"
 IN_TRAINING = (".lock.json", "checkpoint")  # what the folder of a study holds that is not finished

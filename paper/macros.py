@@ -16,19 +16,10 @@ from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
 from common.recording.results import score_ages
-from paper import coasting
-from paper.load import (
-    DERIVATIVE,
-    SEEDED,
-    UNSEEDED,
-    NotRecorded,
-    Recordings,
-    fast,
-    heights,
-    pair,
-)  # fmt: skip
+from paper import coasting, load
+from paper.load import NotRecorded, Recordings, fast, heights, pair
 from paper.tables.experiments import RECIPE, median_score, over_clamped
-from paper.tables.law import WINDOW, laws, memory_studies, moving_share, predicted_shrinkage
+from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
 from paper.text import interval, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades
 
@@ -69,7 +60,7 @@ def published(r: Recordings) -> Macros:
     """What the published study says."""
     low, high = r.claims.loc["gradient_ratio", ["low", "high"]]
     yield "PublishedRatio", f"{significant(low, 1)} to {significant(high, 1)}"
-    for source, name in ((UNSEEDED, "Unseeded"), (SEEDED, "Seeded")):
+    for source, name in ((load.UNSEEDED, "Unseeded"), (load.SEEDED, "Seeded")):
         yield f"Published{name}Range", span(fast(r.published_stops(source))["stopping_episode"])
     returns = r.outcomes["best_return"]
     yield "PublishedReturnBaseline", number(returns[BASELINE], ",.0f")
@@ -109,7 +100,7 @@ def first_death(r: Recordings) -> Macros:
     yield "DeathFastest", number(death.get(1e-1, np.nan), ".0f")
     early = fast(agents)["gradient_death_episode"] < 50
     yield "FastAgentsDead", of(early.sum(), len(early))
-    alone = quick[quick["kind"] == DERIVATIVE]
+    alone = quick[quick["kind"] == load.DERIVATIVE]
     yield "FastDerivative", of(len(alone), len(quick))
     yield "FastDqDa", span(alone["death_dq_da"], 2)
     study = r.need("scaled")
@@ -157,7 +148,7 @@ def coast(r: Recordings) -> Macros:
     found = {law.actor_lr: law for law in laws(r)}
     yield "ShrinkFrom", str(WINDOW[0])
     yield "ShrinkTo", str(WINDOW[1])
-    yield "ShrinkPredicted", number(predicted_shrinkage(), ".4f")
+    yield "ShrinkPredicted", number(SHRINKAGE, ".4f")
     yield "MovingShare", share(moving_share(r))
     yield "LagGap", number(max((law.gap for law in found.values()), default=np.nan), ".0f")
     for actor_lr, word in ((1e-2, "Fast"), (1e-1, "Fastest")):
@@ -219,7 +210,7 @@ def scores(r: Recordings) -> Macros:
     yield from _improved("", r.runs)
     study = r.need("interior")
     yield "UntrainedInterior", span(study.untrained, ".2f")
-    yield "MedianScoreInterior", number(study.runs["normalised_score"].median())
+    yield "MedianScoreInterior", median_score(r.row("interior", BASELINE), study)
     yield "ConstantScoreInterior", span(study.constants["score"], ".2f")
 
 
@@ -240,7 +231,7 @@ def large_actor(r: Recordings) -> Macros:
     """First deaths of large actors at a rate where most baseline runs go on."""
     ends = pd.concat([r.need(preset, "large_actor").ends for preset in ("scaled", "interior")])
     own = ends[ends["actor_lr"] == 1e-3]
-    yield "LargeActorSlowFirst", of((own["kind"] == DERIVATIVE).sum(), len(own))
+    yield "LargeActorSlowFirst", of((own["kind"] == load.DERIVATIVE).sum(), len(own))
 
 
 def input_norm(r: Recordings) -> Macros:

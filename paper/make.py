@@ -122,8 +122,8 @@ def figure_files(recorded: Recordings, check: bool) -> list[Path]:
 
 
 def drawn(figure: Figure) -> str:
-    """A checksum of the numbers that a figure shows, to five digits: of its lines, points, patches and title."""
-    parts: list[str] = [figure.get_suptitle()]
+    """A checksum of what a figure shows: its size and title, and to five digits its lines, points and patches."""
+    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}"]
     for artist in figure.findobj(lambda artist: isinstance(artist, Line2D | Collection | Patch)):
         if isinstance(artist, Line2D):
             numbers = artist.get_xydata()

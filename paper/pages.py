@@ -7,17 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE
-from paper.load import (
-    DERIVATIVE,
-    FLAT,
-    PRESETS,
-    ROOT,
-    Recordings,
-    experiment_names,
-    fast,
-    is_control,
-    title,
-)
+from paper import load, macros
+from paper.load import Recordings, experiment_names, fast, is_control, title
 from paper.tables.baseline import cell_rows, improved
 from paper.tables.experiments import DAGGER, RECIPE, median_score, over_clamped
 from paper.tables.law import spread
@@ -25,11 +16,10 @@ from paper.text import MISSING, interval, listed, markdown, number, of, rate, se
 from paper.verdicts import COST_FILE, Verdict, all_verdicts, comparable
 
 SHOWN = ("scaled", "interior")  # presets in the README's table
-SAME_COST = 0.1  # share by which times of the same work differ from measurement to measurement
 NOTHING = "No results are recorded yet."
 
 
-def pages(r: Recordings, root: Path = ROOT) -> dict[Path, str]:
+def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
     """README.md and the experiments' pages, their marked parts rewritten."""
     readme = root / "README.md"
     text = filled(readme, readme.read_text(), "finding", finding(r))
@@ -59,7 +49,7 @@ def finding(r: Recordings) -> str:
     deaths = r.agents.groupby("actor_lr")["gradient_death_episode"].median()
     lags = fast(r.agents).groupby("actor_lr")["lag"].median()
     slow = fast(r.runs, False)
-    flat = slow[slow["kind"] == FLAT]
+    flat = slow[slow["kind"] == load.FLAT]
     moved, paid = fast(r.runs)["stopped"], r.runs["improved"]
     lines = [
         "**What kills actors:** steps that are too long for the scale of their inputs. At actor learning rates of 0.01 "
@@ -78,7 +68,7 @@ def finding(r: Recordings) -> str:
 def what_helps(r: Recordings) -> str:
     """The recipe where it is recorded, else the single change with the most viable pairs."""
     parts = []
-    there = [preset for preset in PRESETS if RECIPE in r.names(preset)]
+    there = [preset for preset in load.PRESETS if RECIPE in r.names(preset)]
     for preset in there:
         row, study = r.row(preset, RECIPE), r.get(preset, RECIPE)
         parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
@@ -115,7 +105,7 @@ def against_baseline(r: Recordings, preset: str, name: str) -> str:
     if base is None or name == BASELINE or pd.isna(row.paired_runs) or not comparable(study, base):
         return MISSING
     if pd.isna(row.paired_score_difference_low):
-        better = of(row.seeds_better_than_baseline, row.seeds)
+        better = of(row.seeds_better_than_baseline, len({*study.seeds} & {*base.seeds}))
         return f"{number(row.paired_score_difference, '+.2f')} ({better} seeds better)"
     ends = (row[f"paired_score_difference{end}"] for end in ("", "_low", "_high"))
     return interval(*ends, "+.2f")
@@ -160,7 +150,7 @@ def results(r: Recordings) -> str:
 def page(r: Recordings, name: str) -> str:
     """The found part of one experiment's page: what it shows on every preset, with its options and the baseline."""
     rows = []
-    for preset in PRESETS:
+    for preset in load.PRESETS:
         own = [n for n in r.names(preset) if n.split("-")[0] == name]
         for study_name in dict.fromkeys([*own, BASELINE] if own and preset in r.baselines else own):
             rows.append(page_row(r, preset, study_name))
@@ -176,7 +166,7 @@ def page(r: Recordings, name: str) -> str:
         f"Scores were taken at {listed(sorted(ages))}; 0 is random, 1 near-optimal. Columns and definitions: "
         "`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then."
     )
-    claims = [v for v in all_verdicts(r) if v.key == name or (name == BASELINE and of_baseline(v))]
+    claims = [v for v in all_verdicts(r) if v.key == name or (name == BASELINE and v.key not in experiment_names())]
     parts += [verdict_line(verdict) for verdict in claims]
     if name == BASELINE and r.sequential is not None:
         parts.append(sequential(r))
@@ -190,15 +180,11 @@ def page_row(r: Recordings, preset: str, name: str) -> list[str]:
     wrong = share(row.median_final_wrong_side_saturation)
     return [
         f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
-        f"{(kinds == DERIVATIVE).sum()} / {(kinds == FLAT).sum()}", f"{share(row.median_final_saturation)} ({wrong})",
+        f"{(kinds == load.DERIVATIVE).sum()} / {(kinds == load.FLAT).sum()}",
+        f"{share(row.median_final_saturation)} ({wrong})",
         number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row),
         improved(study.runs), against_baseline(r, preset, name),
     ]  # fmt: skip
-
-
-def of_baseline(verdict: Verdict) -> bool:
-    """Whether a claim is about the baseline itself."""
-    return verdict.key not in experiment_names()
 
 
 def verdict_line(verdict: Verdict) -> str:
@@ -208,11 +194,10 @@ def verdict_line(verdict: Verdict) -> str:
 
 def sequential(r: Recordings) -> str:
     """How the published order of actor updates stops beside the joint one."""
-    quick = fast(r.sequential.runs)
+    stopped, episodes, shift = (text for _, text in macros.sequential(r))
     return (
-        f"With the published order of actor updates, `--actor-update sequential` (`scaled`, seeds "
-        f"{seeds_text(r.sequential.seeds)}), {of(quick['stopped'].sum(), len(quick))} runs with actor learning rates "
-        f"from 0.01 stop, at episode {span(quick['stopping_episode'])}."
+        f"With the published order of updates, `--actor-update sequential` (`scaled`), {stopped} runs with actor learning "
+        f"rates from 0.01 stop, at episode {episodes}: {shift} in the median against joint runs of the same seed and rates."
     )
 
 
@@ -225,12 +210,10 @@ def cost(name: str) -> str:
     taken = f"Cost: {row.seconds_per_episode:.2f} s per episode of {row.runs} runs on {row.threads} CPU threads"
     if name == BASELINE:
         return f"{taken}."
-    if abs(row.ratio - 1) <= SAME_COST:
-        return f"{taken}, no measurable difference from the baseline's."
     return f"{taken}, {row.ratio:.1f} times the baseline's."
 
 
-def findings(r: Recordings, root: Path = ROOT) -> dict[Path, str]:
+def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
     """docs/findings.md: the numbers behind the README and the paper."""
     parts = [
         "# Findings in figures\n\nWritten by `python paper/make.py findings` from the CSV files under `results/` and "
@@ -239,7 +222,6 @@ def findings(r: Recordings, root: Path = ROOT) -> dict[Path, str]:
     ]
     if r.baselines:
         parts += [
-            f"## The baseline by preset\n\n{by_preset(r)}",
             f"## Death and freeze of agents, baseline, by actor learning rate\n\n{deaths(r)}",
             f"## Gradient ratio, actor / critic, baseline\n\n{ratios(r)}",
             f"## Every pair of learning rates, baseline\n\n{cells(r)}",
@@ -254,29 +236,6 @@ def findings(r: Recordings, root: Path = ROOT) -> dict[Path, str]:
     if any(not study.one_age for study in r.baselines.values()):
         parts.append(f"{DAGGER} The study's scores are of several ages, because runs were stopped early.")
     return {root / "docs" / "findings.md": "\n\n".join(parts) + "\n"}
-
-
-def by_preset(r: Recordings) -> str:
-    """What happened on each preset, over all pairs and seeds."""
-    rows = []
-    for preset, study in r.baselines.items():
-        row, quick = r.row(preset, BASELINE), fast(study.runs)
-        dead = fast(study.agents)
-        best = study.runs.loc[study.runs["normalised_score"].idxmax()]
-        rows.append([
-            f"`{preset}`", seeds_text(study.seeds), study.age, f"{of(quick['stopped'].sum(), len(quick))}, episode "
-            f"{span(quick['stopping_episode'])}", of(row.runs_never_stopping, row.runs),
-            number(dead["gradient_death_episode"].median(), ".0f"), number(dead["lag"].median(), ".0f"),
-            share(row.median_final_saturation), share(row.median_final_wrong_side_saturation), improved(study.runs),
-            number(row.untrained_score), number(row.median_score), span(study.constants["score"], ".2f"),
-            f"{number(best['normalised_score'])} (actor {rate(best['actor_lr'])}, critic {rate(best['critic_lr'])})",
-        ])  # fmt: skip
-    header = [
-        "preset", "seeds", "scores at", "stopped, actor lr ≥ 0.01", "never stop", "median death, actor lr ≥ 0.01",
-        "median freeze − death, actor lr ≥ 0.01", "final saturation", "on the wrong side", "better than untrained",
-        "untrained score", "median score (mean over seeds of the median)", "best constant", "best run",
-    ]  # fmt: skip
-    return markdown(header, rows)
 
 
 def deaths(r: Recordings) -> str:

@@ -16,16 +16,18 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY, pair_runs
 from common.analysis.statistics import reproduces
 from common.config import GRID
+from paper import load
 from paper.coasting import flat_tanh
-from paper.load import CELLS, DERIVATIVE, FLAT, ROOT, SEEDED, UNSEEDED, NotRecorded, Recordings, StudyFiles, fast
+from paper.load import NotRecorded, Recordings, StudyFiles, fast
 from paper.text import number, of, share, significant, span
 
 REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not", "not recorded"
+CELLS = len(GRID) ** 2
 FACTOR = 3.0  # by which a published ratio or height may be missed
 TOO_SLOW = 2.0  # times the baseline's time per episode above which an experiment counts as too slow
 IN_RANGE = 0.9  # share of the ratios that must lie in the published range
 MOST = 2 / 3  # share of single runs that must do as published
-COST_FILE = ROOT / "benchmarks" / "results" / "experiments_cpu.csv"
+COST_FILE = load.ROOT / "benchmarks" / "results" / "experiments_cpu.csv"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def freeze(r: Recordings) -> Verdict:
     """Reproduced: every fast run on `scaled` stops, their median within both published ranges. Partly: most stop."""
     runs = fast(r.baselines["scaled"].runs)
     stops = runs["stopping_episode"]
-    ranges = [fast(r.published_stops(source))["stopping_episode"] for source in (UNSEEDED, SEEDED)]
+    ranges = [fast(r.published_stops(source))["stopping_episode"] for source in (load.UNSEEDED, load.SEEDED)]
     inside = all(theirs.min() <= stops.median() <= theirs.max() for theirs in ranges)
     word = REPRODUCED if stops.notna().all() and inside else PARTLY if stops.notna().mean() > 0.5 else NOT
     published = f"episodes {span(ranges[0])} (unseeded), {span(ranges[1])} (seeded)"
@@ -80,7 +82,7 @@ def published_heights(r: Recordings, seeded: bool) -> pd.Series:
     """Published largest |z| by actor learning rate."""
     if not seeded:
         return pd.Series({lr: r.claims.loc[f"preactivation_unseeded_{lr:g}", "high"] for lr in GRID})
-    rows = r.published_stops(SEEDED).set_index("actor_lr")[["last_min_preactivation", "last_max_preactivation"]]
+    rows = r.published_stops(load.SEEDED).set_index("actor_lr")[["last_min_preactivation", "last_max_preactivation"]]
     return rows.abs().max(axis=1).groupby(level=0).max()
 
 
@@ -232,7 +234,7 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("every run with a large actor rate stops", lambda r: fast(r.runs)["stopped"].all()),
     ("at the largest rate the median agent dies after a single training step", lambda r: _median_death(r, 0.1) == 3),
     ("by episode 10 the largest |z| of fast runs on scaled is beyond a flat tanh", lambda r: _beyond(r)),
-    ("most fast runs die of the derivative alone", lambda r: (fast(r.runs)["kind"] == DERIVATIVE).mean() > 0.9),
+    ("most fast runs die of the derivative alone", lambda r: (fast(r.runs)["kind"] == load.DERIVATIVE).mean() > 0.9),
     ("every slow run that died or stopped died of a flat critic", lambda r: _slow_deaths_are_flat(r)),
     ("most flat critics at a slow death, but not all, have a dead first layer", lambda r: 0.5 < _first_layer(r) < 1),
     ("flat critics revive: the second death is intermittent", lambda r: fast(r.runs, False)["revived"].sum() > 3),
@@ -243,8 +245,10 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("wrong sides of fast runs are near a coin's", lambda r: _coin(r)),
     ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
     ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
-    ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", DERIVATIVE)),
-    ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", FLAT)),
+    ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
+    ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
+    ("both leave the median score on interior below random", lambda r: _below(r, "layernorm", "linear_activation")),
+    ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
 )  # fmt: skip
 
 
@@ -276,7 +280,7 @@ def _beyond(r: Recordings) -> bool:
 def _slow_deaths_are_flat(r: Recordings) -> bool:
     slow = fast(r.runs, False)
     dead = slow["kind"].notna()
-    return bool((slow.loc[dead, "kind"] == FLAT).all() and dead[slow["stopped"]].all())
+    return bool((slow.loc[dead, "kind"] == load.FLAT).all() and dead[slow["stopped"]].all())
 
 
 def _first_layer(r: Recordings) -> float:
@@ -285,7 +289,7 @@ def _first_layer(r: Recordings) -> float:
 
 
 def _coasts(r: Recordings) -> bool:
-    ends = r.runs.loc[r.runs["kind"] == FLAT, [*KEY, "preset"]]
+    ends = r.runs.loc[r.runs["kind"] == load.FLAT, [*KEY, "preset"]]
     second = fast(r.agents.merge(ends, on=[*KEY, "preset"]), False)
     return bool(second["lag"].median() < fast(r.agents)["lag"].median())
 
@@ -312,6 +316,10 @@ def _gap(studies: list[StudyFiles]) -> float:
     """Share of improved runs among those that never stop, above that among the others."""
     runs = pd.concat([study.runs for study in studies])
     return runs.loc[runs["never"], "improved"].mean() - runs.loc[~runs["never"], "improved"].mean()
+
+
+def _below(r: Recordings, *names: str) -> bool:
+    return all(r.need("interior", name) and r.row("interior", name).median_score < 0 for name in names)
 
 
 def _no_deaths(r: Recordings, name: str, kind: str) -> bool:

@@ -27,7 +27,7 @@ ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
 def death(r: Recordings) -> Figure:
     """Share of agents dead by each episode, and both factors of the gradient at logged ones, a column per preset."""
     studies = r.need_baselines()
-    figure, panels = style.page(4.9, 3, len(studies), sharex=True, sharey="row")
+    figure, panels = style.page(4.4, 3, len(studies), sharex=True, sharey="row")
     rows = (("tanh_derivative", "1 − tanh² z\n(log)"), ("mean_abs_dq_da", "|∂Q/∂a|\n(log)"))
     slopes = [*KEY, "episode", "mean_abs_dq_da"]
     tables = {preset: s.saturation.merge(s.norms[slopes], on=slopes[:-1]) for preset, s in studies.items()}

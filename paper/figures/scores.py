@@ -21,7 +21,7 @@ def learning_curves(r: Recordings) -> Figure:
     """Normalised score of every evaluation over the episodes, presets by critic learning rates."""
     studies = r.need_baselines()
     critic_lrs = learning_rates(r.runs)[1]
-    figure, panels = style.page(1.4 + 1.2 * len(studies), len(studies), len(critic_lrs), sharex=True, sharey=True)
+    figure, panels = style.page(1.4 + 0.9 * len(studies), len(studies), len(critic_lrs), sharex=True, sharey=True)
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
         axes_row[0].set_ylabel(f"{preset}\nnormalised score", fontsize=SMALL)
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):

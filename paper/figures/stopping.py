@@ -143,7 +143,7 @@ def with_unsaturated_shares(study: StudyFiles, episode: int = 100) -> pd.DataFra
 
 def _over_stopping(r: Recordings, tables: dict[str, pd.DataFrame], rows: dict[str, str], text: str) -> Figure:
     """A row of panels per column, a panel per preset: every run's value over its stopping episode."""
-    figure, panels = style.page(4.3, len(rows), len(tables), sharex=True, sharey="row")
+    figure, panels = style.page(4.0, len(rows), len(tables), sharex=True, sharey="row")
     runs = pd.concat(tables.values(), ignore_index=True)
     lane = style.stopping_lane(runs)
     runs = runs.assign(stop=style.place_stops(runs, lane))

@@ -53,7 +53,7 @@ def saturation_over_time(r: Recordings) -> Figure:
 def _by_critic_rate(study: StudyFiles, table: pd.DataFrame, rows: dict[str, str], text: str) -> Figure:
     """Columns of a table over the episodes, a column of panels per critic rate; shares linear, all else log."""
     critic_lrs = learning_rates(table)[1]
-    figure, panels = style.page(5.0, len(rows), len(critic_lrs), sharex=True, sharey="row")
+    figure, panels = style.page(4.1, len(rows), len(critic_lrs), sharex=True, sharey="row")
     for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
         zeros = None
         if column.endswith("ratio") and column.startswith("saturation"):
@@ -72,7 +72,7 @@ def gradient_comparison(r: Recordings) -> Figure:
     """Norms of actor against critic, of gradients and of updates, at three moments of every run."""
     study = r.need("scaled")
     moments = norms_at_moments(study.norms)
-    figure, panels = style.page(4.5, 2, len(moments), sharex="row", sharey="row")
+    figure, panels = style.page(4.1, 2, len(moments), sharex="row", sharey="row")
     for axes_row, what in zip(panels, ("gradient", "update"), strict=True):
         actor, critic = f"actor_{what}_norm", f"critic_{what}_norm"
         every = pd.concat([table[actor] for table in moments.values()], ignore_index=True)
@@ -93,7 +93,7 @@ def gradient_comparison(r: Recordings) -> Figure:
 def per_layer_gradients(r: Recordings) -> Figure:
     """Gradient norm of each layer of actors and critic over the episodes, every run."""
     study = r.need("scaled")
-    figure, panels = style.page(4.6, 2, 3, sharex=True, sharey="row")
+    figure, panels = style.page(4.0, 2, 3, sharex=True, sharey="row")
     for axes_row, network in zip(panels, ("actor", "critic"), strict=True):
         columns = [f"{network}_fc{layer}" for layer in (1, 2, 3)]
         who = "actors, RMS over agents" if network == "actor" else "critic"
@@ -108,7 +108,7 @@ def preactivation_statistics(r: Recordings) -> Figure:
     """Quantiles and extremes of the pre-activation over the episodes, presets by actor learning rates."""
     studies = r.need_baselines()
     actor_lrs = learning_rates(r.runs)[0]
-    figure, panels = style.page(1.3 + 1.2 * len(studies), len(studies), len(actor_lrs), sharex=True, sharey=True)
+    figure, panels = style.page(1.3 + 0.92 * len(studies), len(studies), len(actor_lrs), sharex=True, sharey=True)
     highest = 1.0
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
         axes_row[0].set_ylabel(f"{preset}\npre-activation z", fontsize=SMALL)

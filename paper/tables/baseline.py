@@ -6,7 +6,8 @@ import pandas as pd
 
 from common.recording import schema
 from common.recording.results import stopping_cell
-from paper.load import DERIVATIVE, FLAT, SEEDED, UNSEEDED, Recordings, fast, pair
+from paper import load
+from paper.load import Recordings, fast, pair
 from paper.text import MISSING, number, of, rate, significant, span, tabular
 
 
@@ -33,7 +34,7 @@ def mechanism(r: Recordings) -> str:
         for label, is_fast in (("≤ 0.001", False), ("≥ 0.01", True)):
             own = fast(study.ends, is_fast)
             dead = own[own["kind"].notna()]
-            counts = [(dead["kind"] == kind).sum() for kind in (DERIVATIVE, FLAT)]
+            counts = [(dead["kind"] == kind).sum() for kind in (load.DERIVATIVE, load.FLAT)]
             zero = (dead[column] if len(dead) else () for column in ("death_derivative", "death_dq_da"))
             rows.append([
                 f"`{preset}`", label, str(len(own)), str(len(own) - len(dead)), *map(str, counts),
@@ -67,7 +68,7 @@ def cells(r: Recordings) -> str:
 
 def cell_rows(r: Recordings) -> list[list[str]]:
     """Per pair of rates: both published stops, the stops here by preset, the median largest |z|, mean scores."""
-    theirs, studies = [r.published_stops(source) for source in (UNSEEDED, SEEDED)], r.need_baselines()
+    theirs, studies = [r.published_stops(source) for source in (load.UNSEEDED, load.SEEDED)], r.need_baselines()
     rows = []
     for (actor_lr, critic_lr), everywhere in r.runs.groupby(["actor_lr", "critic_lr"]):
         ours = [pair(study.runs, actor_lr, critic_lr) for study in studies.values()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, CELL
-from paper.load import DERIVATIVE, FLAT, NotRecorded, Recordings, StudyFiles, is_control, title
+from paper import load
+from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.text import MISSING, interval, number, of, tabular
 from paper.verdicts import all_verdicts
 
@@ -23,7 +24,7 @@ def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
     kinds = study.ends["kind"]
     return [
-        str((kinds == DERIVATIVE).sum()), str((kinds == FLAT).sum()), of(row.runs_never_stopping, row.runs),
+        str((kinds == load.DERIVATIVE).sum()), str((kinds == load.FLAT).sum()), of(row.runs_never_stopping, row.runs),
         number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
     ]  # fmt: skip
 

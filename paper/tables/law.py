@@ -13,6 +13,7 @@ from paper.load import NotRecorded, Recordings, StudyFiles, fast
 from paper.text import MISSING, number, rate, span, tabular
 
 WINDOW = (20, 100)  # episodes between which the shrinkage of the steps is read
+SHRINKAGE = shrink(*(episode - FIRST_STEP + 1 for episode in WINDOW))  # per step, by Adam's recursion
 EARLY = 50  # episode before which an agent's gradient has died early
 MEMORY = "adam_memory"
 
@@ -63,16 +64,11 @@ def moving_share(r: Recordings) -> float:
     return float(((first["actor_update_norm"] / first["actor_lr"]) ** 2).median() / weights)
 
 
-def predicted_shrinkage() -> float:
-    """Shrinkage per step by Adam's recursion, between the episodes of WINDOW."""
-    return shrink(*(episode - FIRST_STEP + 1 for episode in WINDOW))
-
-
 def law(r: Recordings) -> str:
     """Predicted and measured shrinkage, lag and stopping, by actor rate."""
     rows = [
         [
-            rate(x.actor_lr), number(x.death, ".0f"), number(predicted_shrinkage(), ".4f"), number(x.shrinkage, ".4f"),
+            rate(x.actor_lr), number(x.death, ".0f"), number(SHRINKAGE, ".4f"), number(x.shrinkage, ".4f"),
             spread(x.simulated), spread(x.measured), span(x.simulated_stops), span(x.stops),
         ]
         for x in laws(r)
