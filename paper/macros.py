@@ -240,6 +240,9 @@ def input_norm(r: Recordings) -> Macros:
     yield from ((f"Input{name}", text) for name, text in _improved("", scaled.runs))
     yield "ImprovedInputNormScaled", of(scaled.runs["improved"].sum(), len(scaled.runs))
     yield "ImprovedInputNormInterior", of(interior.runs["improved"].sum(), len(interior.runs))
+    for preset in ("Scaled", "Interior"):
+        row = r.row(preset.lower(), "input_norm")
+        yield f"ViableInputNorm{preset}", of(row.viable_cells, row.cells)
     above = interior.above_constant
     yield "AboveConstantInputNormInterior", of((above > 0).sum(), len(above))
     yield "AboveConstantMargin", number(above.max())

@@ -122,14 +122,17 @@ def figure_files(recorded: Recordings, check: bool) -> list[Path]:
 
 
 def drawn(figure: Figure) -> str:
-    """A checksum of what a figure shows: its size and title, and to five digits its lines, points and patches."""
-    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}"]
+    """A checksum of what a figure shows: its size and title, and to five digits its lines, points, patches."""
+    written = [text.get_text() for axes in figure.axes for text in axes.texts]
+    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}", *written]
     for artist in figure.findobj(lambda artist: isinstance(artist, Line2D | Collection | Patch)):
         if isinstance(artist, Line2D):
             numbers = artist.get_xydata()
         elif isinstance(artist, Collection):
-            shapes = [path.vertices for path in artist.get_paths()]
-            numbers = np.concatenate([np.ma.filled(artist.get_offsets(), np.nan), *shapes])
+            shapes = (path.vertices for path in artist.get_paths())
+            sizes = getattr(artist, "get_sizes", tuple)()
+            places = np.ma.filled(artist.get_offsets(), np.nan)
+            numbers = np.concatenate([np.ravel(x) for x in (places, sizes, *shapes)])
         else:
             numbers = artist.get_path().vertices if artist.get_path() else np.zeros(0)
         parts.append(" ".join(f"{value:.5g}" for value in np.ravel(np.asarray(numbers, dtype=float))))
@@ -137,7 +140,7 @@ def drawn(figure: Figure) -> str:
 
 
 def strangers(names: set[str], pattern: str) -> list[Path]:
-    """Files that are there and would not be written."""
+    """Files that would not be written."""
     return sorted(path for path in MADE.glob(pattern) if path.name not in names)
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE
 from paper import load, macros
 from paper.load import Recordings, experiment_names, fast, is_control, title
-from paper.tables.baseline import cell_rows, improved
+from paper.tables.baseline import cell_rows
 from paper.tables.experiments import DAGGER, RECIPE, median_score, over_clamped
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
-from paper.verdicts import COST_FILE, Verdict, all_verdicts, comparable
+from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 SHOWN = ("scaled", "interior")  # presets in the README's table
 NOTHING = "No results are recorded yet."
@@ -167,7 +167,7 @@ def page(r: Recordings, name: str) -> str:
         "`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then."
     )
     claims = [v for v in all_verdicts(r) if v.key == name or (name == BASELINE and v.key not in experiment_names())]
-    parts += [verdict_line(verdict) for verdict in claims]
+    parts += [f"Published: {v.claim}: {v.published}. Here: {v.here}. **{v.verdict.capitalize()}.**" for v in claims]
     if name == BASELINE and r.sequential is not None:
         parts.append(sequential(r))
     return "\n\n".join([*parts, cost(name)])
@@ -183,21 +183,16 @@ def page_row(r: Recordings, preset: str, name: str) -> list[str]:
         f"{(kinds == load.DERIVATIVE).sum()} / {(kinds == load.FLAT).sum()}",
         f"{share(row.median_final_saturation)} ({wrong})",
         number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row),
-        improved(study.runs), against_baseline(r, preset, name),
+        of(study.runs["improved"].sum(), row.runs), against_baseline(r, preset, name),
     ]  # fmt: skip
-
-
-def verdict_line(verdict: Verdict) -> str:
-    """A claim and what the data say of it."""
-    return f"Published: {verdict.claim}: {verdict.published}. Here: {verdict.here}. **{verdict.verdict.capitalize()}.**"
 
 
 def sequential(r: Recordings) -> str:
     """How the published order of actor updates stops beside the joint one."""
     stopped, episodes, shift = (text for _, text in macros.sequential(r))
     return (
-        f"With the published order of updates, `--actor-update sequential` (`scaled`), {stopped} runs with actor learning "
-        f"rates from 0.01 stop, at episode {episodes}: {shift} in the median against joint runs of the same seed and rates."
+        f"With the published order of updates, `--actor-update sequential` (`scaled`), {stopped} runs with actor rates "
+        f"from 0.01 stop, at episode {episodes}: {shift} in the median against joint runs of the same seed and rates."
     )
 
 

@@ -8,7 +8,7 @@ from paper.figures import mechanism, scores, stopping, training
 from paper.load import Recordings
 
 FIGURES: dict[str, Callable[[Recordings], Figure]] = {
-    "fig0_thesis_stopping": stopping.thesis_stopping,
+    "fig0_thesis_stopping": lambda r: stopping.stopping(r, "thesis"),
     "fig1_stopping_heatmap": stopping.stopping,
     "fig2_stopping_bubble": stopping.bubbles,
     "fig3_asymmetry_over_time": training.asymmetry_over_time,

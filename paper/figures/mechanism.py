@@ -46,7 +46,7 @@ def death(r: Recordings) -> Figure:
             axes.xaxis.set_major_locator(FixedLocator([2, 3, 5, 10, 20, 50, 100]))
             axes.xaxis.set_minor_locator(NullLocator())
         axes_column[-1].set_xlabel("training episode (log)", fontsize=SMALL)
-    panels[0, 0].set_ylabel("share of agents whose\ngradient has died", fontsize=SMALL)
+    panels[0, 0].set_ylabel("agents whose\ngradient has died", fontsize=SMALL)
     panels[0, 0].set_ylim(-0.04, 1.04)
     style.preset_titles(panels[0], studies)
     text = style.headline("The first death", studies.values())

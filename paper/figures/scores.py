@@ -23,7 +23,7 @@ def learning_curves(r: Recordings) -> Figure:
     critic_lrs = learning_rates(r.runs)[1]
     figure, panels = style.page(1.4 + 0.9 * len(studies), len(studies), len(critic_lrs), sharex=True, sharey=True)
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
-        axes_row[0].set_ylabel(f"{preset}\nnormalised score", fontsize=SMALL)
+        axes_row[0].set_ylabel(f"{preset}\nscore", fontsize=SMALL)
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
             style.run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
             _reference_lines(axes.axhline, study)

@@ -21,17 +21,9 @@ LIFE_EVENTS = (
 )
 
 
-def thesis_stopping(r: Recordings) -> Figure:
-    """Stopping episode of every learning-rate pair on `thesis`: median and range over seeds."""
-    return _grid(r.need("thesis"))
-
-
-def stopping(r: Recordings) -> Figure:
-    """Stopping episode of every learning-rate pair on `scaled`: median and range over seeds."""
-    return _grid(r.need("scaled"))
-
-
-def _grid(study: StudyFiles) -> Figure:
+def stopping(r: Recordings, preset: str = "scaled") -> Figure:
+    """Stopping episode of every learning-rate pair: median and range over seeds."""
+    study = r.need(preset)
     figure = stopping_heatmap(study.study.runs)
     figure.set_size_inches(style.WIDTH, 3.3)
     notes = f"median and range over seeds; never: not within {study.runs['total_episodes'].max():.0f} episodes"
@@ -72,8 +64,8 @@ def asymmetry_and_stopping(r: Recordings) -> Figure:
     """Gradient ratio of every run, at its first training step and while it was not zero, over its stopping episode."""
     tables = {preset: with_gradient_ratios(study) for preset, study in r.need_baselines().items()}
     rows = {
-        "first_ratio": "gradient ratio at the\nfirst training step (log)",
-        "median_ratio": "median ratio of the logged\nsteps where it is not 0 (log)",
+        "first_ratio": "ratio at the first\ntraining step (log)",
+        "median_ratio": "median ratio while\nit is not 0 (log)",
     }
     return _over_stopping(r, tables, rows, "Gradient ratio (actor / critic) and stopping")
 
@@ -82,8 +74,8 @@ def saturation_and_stopping(r: Recordings) -> Figure:
     """Share of outputs that are not saturated, at episode 100 and at the end, over the stopping episode."""
     tables = {preset: with_unsaturated_shares(study) for preset, study in r.need_baselines().items()}
     rows = {
-        "unsaturated_100": "share of outputs not\nsaturated, episode 100 (log)",
-        "unsaturated_end": "share of outputs not\nsaturated, at the end (log)",
+        "unsaturated_100": "share not saturated,\nepisode 100 (log)",
+        "unsaturated_end": "share not saturated,\nat the end (log)",
     }
     return _over_stopping(r, tables, rows, "Saturation and stopping")
 

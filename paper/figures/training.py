@@ -43,7 +43,7 @@ def saturation_over_time(r: Recordings) -> Figure:
     study = r.need("scaled")
     table = study.saturation.merge(study.norms[[*KEY, "episode", "mean_abs_dq_da"]], on=[*KEY, "episode"])
     rows = {
-        "saturation_ratio": "saturation ratio\n(share of outputs)",
+        "saturation_ratio": "saturated\n(share)",
         "tanh_derivative": "1 − tanh² z (log)",
         "mean_abs_dq_da": "|∂Q/∂a| (log)",
     }
@@ -111,7 +111,7 @@ def preactivation_statistics(r: Recordings) -> Figure:
     figure, panels = style.page(1.3 + 0.92 * len(studies), len(studies), len(actor_lrs), sharex=True, sharey=True)
     highest = 1.0
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
-        axes_row[0].set_ylabel(f"{preset}\npre-activation z", fontsize=SMALL)
+        axes_row[0].set_ylabel(f"{preset}\nz", fontsize=SMALL)
         highest = max(highest, study.saturation["z_max"].max(), -study.saturation["z_min"].min())
         for axes, actor_lr in zip(axes_row, actor_lrs, strict=True):
             _quantile_fan(axes, study.saturation[study.saturation["actor_lr"] == actor_lr], actor_colour(actor_lr))

@@ -8,7 +8,7 @@ from common.recording import schema
 from common.recording.results import stopping_cell
 from paper import load
 from paper.load import Recordings, fast, pair
-from paper.text import MISSING, number, of, rate, significant, span, tabular
+from paper.text import MISSING, number, rate, significant, span, tabular
 
 
 def references(r: Recordings) -> str:
@@ -92,8 +92,3 @@ def published_stop(rows: pd.DataFrame) -> str:
     """A published stopping episode."""
     stops = rows["stopping_episode"]
     return MISSING if rows.empty else "never" if stops.isna().all() else span(stops)
-
-
-def improved(runs: pd.DataFrame) -> str:
-    """How many of these runs ended better than their own untrained policy."""
-    return of(runs["improved"].sum(), len(runs))

@@ -94,6 +94,6 @@ def over_clamped(r: Recordings, preset: str) -> pd.Series | None:
 def verdicts(r: Recordings) -> str:
     """Claims with the published figure, the one here, and the verdict."""
     rows = [[v.claim, v.published, v.here, f"**{v.verdict}**"] for v in all_verdicts(r)]
-    widths = "".join(rf">{{\raggedright\arraybackslash}}p{{{w}\linewidth}}" for w in (0.29, 0.21, 0.33, 0.11))
+    widths = "".join(rf">{{\raggedright\arraybackslash}}p{{{w}\linewidth}}" for w in (0.28, 0.2, 0.33, 0.11))
     return tabular(widths, ["claim & published & here & verdict"], rows)
 
