@@ -122,9 +122,10 @@ def figure_files(recorded: Recordings, check: bool) -> list[Path]:
 
 
 def drawn(figure: Figure) -> str:
-    """A checksum of what a figure shows: its size and title, and to five digits its lines, points, patches."""
-    written = [text.get_text() for axes in figure.axes for text in axes.texts]
-    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}", *written]
+    """A checksum of what a figure shows: its size, its words, and to five digits its numbers."""
+    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}"]
+    for axes in figure.axes:
+        parts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), *(text.get_text() for text in axes.texts)]
     for artist in figure.findobj(lambda artist: isinstance(artist, Line2D | Collection | Patch)):
         if isinstance(artist, Line2D):
             numbers = artist.get_xydata()

@@ -21,7 +21,7 @@ from paper.coasting import flat_tanh
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control
 from paper.text import number, of, share, significant, span
 
-REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not", "not recorded"
+REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not reproduced", "not recorded"
 CELLS = len(GRID) ** 2
 FACTOR = 3.0  # by which a published ratio or height may be missed
 TOO_SLOW = 2.0  # times the baseline's time per episode above which an experiment counts as too slow
