@@ -264,8 +264,9 @@ def recipe(r: Recordings) -> Macros:
         if preset == "interior":
             yield "RecipeDriftInterior", number(study.runs["drift"].median())
             yield "RecipeAge", study.age
-            yield "ActorLimit", f"{study.configuration.get('actor_limit', np.nan):g}"
-            yield "CriticLimit", f"{study.configuration.get('critic_limit', np.nan):g}"
+            names = {"ActorLimit": "actor_limit", "CriticLimit": "critic_limit", "RecipeNoise": "noise_scale"}
+            for macro, name in (names | {"RecipeReplay": "replay_capacity", "RecipeTau": "tau"}).items():
+                yield macro, f"{study.configuration.get(name, np.nan):,g}"
             if row.frozen_control:
                 yield "RecipeAddInterior", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
             above = over_clamped(r, preset)

@@ -73,7 +73,7 @@ def what_helps(r: Recordings) -> str:
         row, study = r.row(preset, RECIPE), r.get(preset, RECIPE)
         parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
     if parts:
-        told = f"normalised inputs, normalised rewards and limited steps learn at {listed(parts)}"
+        told = f"the recipe learns at {listed(parts)}"
         above = over_clamped(r, "interior")
         if above is not None:
             told += f"; on `interior` that beats smaller learning rates in {of((above > 0).sum(), len(above))} pairs"

@@ -53,8 +53,7 @@ def hyperparameters(_: Recordings) -> str:
         if spec.metadata["results"] and spec.name not in UNSHOWN:
             rows.append([f"`{spec.name}`", _value(spec.default), spec.metadata["help"]])
     schedule = f"from {replay.BETA_START:g}, {replay.BETA_STEP:g} more with each draw"
-    meaning = f"exponent; offset {replay.PRIORITY_OFFSET:g}; weights' exponent {schedule}"
-    rows.append(["priorities", f"{replay.ALPHA:g}", meaning])
+    rows.append(["priorities", f"{replay.PRIORITY_OFFSET:g}", f"offset; importance weights' exponent {schedule}"])
     low, width, episodes = inputs.EPSILON_FLOOR, inputs.EPSILON_SPAN, inputs.EPSILON_EPISODES
     meaning = f"scale of Gaussian noise on all outputs; falls to {low:g}, by 1/e in {episodes:,.0f} episodes"
     rows.append(["exploration", f"{low + width:g}", meaning])

@@ -211,7 +211,8 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
     ]
     for preset in ("scaled", "interior"):
         root = tmp_path / preset
-        write_study(root / "recipe", runs, preset, {"actor_limit": 0.001, "critic_limit": 0.01})
+        parts = {"noise_scale": 0.3, "replay_capacity": 2000, "tau": 0.01}
+        write_study(root / "recipe", runs, preset, {"actor_limit": 0.001, "critic_limit": 0.01, **parts})
         write_study(root / "clamped_rates", [{"key": (1, 1e-3, 1e-3), "scores": {0: 0.4, 100: 0.7}}], preset)
         write_study(root / "frozen_actors-with-recipe", [{"key": (1, 0, 1e-3), "scores": {0: 0.4, 100: 0.5}}], preset)
         write_study(root / "baseline", [{**run, "scores": {0: 0.4, 100: -0.5}} for run in runs], preset)
@@ -220,7 +221,8 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         "RecipeViableScaled": "2 of 2", "RecipeViableInterior": "2 of 2",
         "RecipeMedianScaled": "0.70", "RecipeMedianInterior": "0.70",  # of 0.8 and 0.6
         "RecipeDriftInterior": "0.05",  # median of 0.1 and 0
-        "RecipeAge": "episode 100", "ActorLimit": "0.001", "CriticLimit": "0.01",
+        "RecipeAge": "episode 100", "ActorLimit": "0.001", "CriticLimit": "0.01", "RecipeNoise": "0.3",
+        "RecipeReplay": "2,000", "RecipeTau": "0.01",
         "RecipeAddInterior": "+0.20",  # mean of 0.3 and 0.1; one seed has no interval
         "RecipeOverClamped": "1 of 2",  # 0.1 above and 0.1 below
     }  # fmt: skip
