@@ -114,7 +114,7 @@ def test_macros_are_defined_and_closed(computed: dict[str, str]) -> None:
 
 
 def test_of_a_section_for_studies_to_come_nothing_else_is_unknown(computed: dict[str, str]) -> None:
-    """A macro that is not computed stands only in text that is left out while it, or what it goes with, is not there."""
+    """A macro that is not computed stands only in text that is left out while what it goes with is not there."""
     outside = document(set(computed))
     assert not set(re.findall(r"\\((?:Recipe|Monitor|Side(?:Kept|Agree)|Memory)\w*)", outside)) - set(computed)
 
