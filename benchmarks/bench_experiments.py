@@ -3,7 +3,7 @@
     python benchmarks/bench_experiments.py [NAME ...]
 
 Episodes 7 to 30 of the experiment and of the baseline take turns, so that both see the same machine; medians. Writes
-benchmarks/results/experiments_<device>.csv, which the experiments' pages quote (paper/make_pages.py).
+benchmarks/results/experiments_<device>.csv, which the experiments' pages quote (paper/pages.py).
 """
 
 from __future__ import annotations

@@ -1,48 +1,266 @@
-"""Markdown pages that scripts write or check: tables, the part between two marks, files that must be up to date."""
+"""What was found, in Markdown: docs/findings.md, and the marked parts of README.md and of the experiments' pages."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+import pandas as pd
+
+from common.analysis.comparison_statistics import BASELINE
+from paper import load, macros
+from paper.load import Recordings, experiment_names, fast, is_control, title
+from paper.tables.baseline import cell_rows
+from paper.tables.experiments import DAGGER, RECIPE, median_score, over_clamped
+from paper.tables.law import spread
+from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
+from paper.verdicts import COST_FILE, all_verdicts, comparable
+
+SHOWN = ("scaled", "interior")  # presets in the README's table
+NOTHING = "No results are recorded yet."
 
 
-def arguments(text: str, results: Path | None = None) -> argparse.Namespace:
-    """The command line of a script that writes pages: --check and, if it has a default, a folder of results."""
-    usage = text.partition("\n")[0]
-    parser = argparse.ArgumentParser(description=usage, allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is out of date")
-    if results:
-        parser.add_argument("results", nargs="?", type=Path, default=results, help="folder of the studies (results/)")
-    return parser.parse_args()
+def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
+    """README.md and the experiments' pages, their marked parts rewritten."""
+    readme = root / "README.md"
+    text = filled(readme, readme.read_text(), "finding", finding(r))
+    found = {readme: filled(readme, text, "results", results(r))}
+    for name in experiment_names():
+        path = root / "experiments" / name / "README.md"
+        if not path.exists():
+            raise SystemExit(f"experiments/{name}/README.md: no such file; copy a neighbour's and rewrite it")
+        found[path] = filled(path, path.read_text(), "found", page(r, name))
+    return found
 
 
-def experiment_names() -> list[str]:
-    """Folders of experiments, by name."""
-    folders = (ROOT / "experiments").iterdir()
-    return sorted(path.name for path in folders if (path / f"run_{path.name}_experiment.py").exists())
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
-
-
-def filled(path: Path, begin: str, end: str, text: str) -> str:
-    """The page with the part between the marks `begin` and `end` replaced."""
-    before, found, rest = path.read_text().partition(begin)
+def filled(path: Path, text: str, name: str, part: str) -> str:
+    """A page's text with the part between the marks of `name` replaced."""
+    begin, end = f"<!-- {name}: written by paper/make.py -->", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise SystemExit(f"{path}: lacks the marks {begin} and {end}")
-    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+    return f"{before}{begin}\n\n{part}\n\n{end}{after}"
 
 
-def write_or_check(texts: dict[Path, str], check: bool) -> None:
-    """Write the pages that differ; with `check` write none and leave with exit code 1 where one does."""
-    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
-    if check and stale:
-        raise SystemExit(f"out of date: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
-    for path in stale:
-        path.write_text(texts[path])
-        print(f"written: {path.relative_to(ROOT)}")
+def finding(r: Recordings) -> str:
+    """The finding in three sentences."""
+    if "scaled" not in r.baselines:
+        return NOTHING
+    deaths = r.agents.groupby("actor_lr")["gradient_death_episode"].median()
+    lags = fast(r.agents).groupby("actor_lr")["lag"].median()
+    slow = fast(r.runs, False)
+    flat = slow[slow["kind"] == load.FLAT]
+    moved, paid = fast(r.runs)["stopped"], r.runs["improved"]
+    lines = [
+        "**What kills actors:** steps that are too long for the scale of their inputs. At actor learning rates of 0.01 "
+        f"and 0.1 the median agent's gradient is exactly zero from episode {number(deaths.get(0.01), '.0f')} and "
+        f"{number(deaths.get(0.1), '.0f')} on, because its tanh has no slope left; at smaller rates "
+        f"{of(len(flat), slow['kind'].notna().sum())} runs that died had a critic that was flat in the actions.",
+        f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
+        f"(medians), so that {of(moved.sum(), len(moved))} of these runs “stop” only at episode "
+        f"{span(fast(r.runs)['stopping_episode'])}; and a saturated output may be right, though only "
+        f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
+        f"**What keeps them learning:** {what_helps(r)}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def what_helps(r: Recordings) -> str:
+    """The recipe where it is recorded, else the single change with the most viable pairs."""
+    parts = []
+    there = [preset for preset in load.PRESETS if RECIPE in r.names(preset)]
+    for preset in there:
+        row, study = r.row(preset, RECIPE), r.get(preset, RECIPE)
+        parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
+    if parts:
+        told = f"the recipe learns at {listed(parts)}"
+        above = over_clamped(r, "interior")
+        if above is not None:
+            told += f"; on `interior` that beats smaller learning rates in {of((above > 0).sum(), len(above))} pairs"
+        return f"{told}."
+    for preset in SHOWN:
+        rows = [r.row(preset, name) for name in r.names(preset) if name != BASELINE and not is_control(name)]
+        best = max(rows, key=lambda row: row.viable_cells, default=None)
+        if best is not None:
+            pairs = of(best.viable_cells, best.cells)
+            parts.append(f"{pairs} pairs of rates on `{preset}` ({title(best.name).lower()})")
+    if not parts:
+        return "no change is recorded yet."
+    return f"of the changes recorded so far, each alone, the best brings {listed(parts)} to half of the possible score."
+
+
+def learns(row: pd.Series) -> str:
+    """Pairs that learn: by interval; of few seeds in each seed; without a control at most those that are viable."""
+    if not pd.isna(row.learning_cells):
+        return of(row.learning_cells, row.cells)
+    if not pd.isna(row.cells_above_both_in_every_seed):
+        return f"{of(row.cells_above_both_in_every_seed, row.cells)} (each seed)"
+    return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
+
+
+def against_baseline(r: Recordings, preset: str, name: str) -> str:
+    """Mean score above the baseline's with its interval, or with how many seeds are better."""
+    row, study = r.row(preset, name), r.get(preset, name)
+    base = r.baselines.get(preset)
+    if base is None or name == BASELINE or pd.isna(row.paired_runs) or not comparable(study, base):
+        return MISSING
+    if pd.isna(row.paired_score_difference_low):
+        better = of(row.seeds_better_than_baseline, len({*study.seeds} & {*base.seeds}))
+        return f"{number(row.paired_score_difference, '+.2f')} ({better} seeds better)"
+    ends = (row[f"paired_score_difference{end}"] for end in ("", "_low", "_high"))
+    return interval(*ends, "+.2f")
+
+
+def results(r: Recordings) -> str:
+    """The README's table: a row per recorded experiment without options, and which are not recorded."""
+    names = experiment_names()
+    there = [name for name in names if any(r.get(preset, name) for preset in SHOWN)]
+    if not there:
+        return NOTHING
+    presets = [preset for preset in SHOWN if r.names(preset)]
+    rows = []
+    for name in there:
+        cells = []
+        for preset in presets:
+            study = r.get(preset, name)
+            row = r.row(preset, name)
+            cells += [MISSING] * 4 if study is None else [
+                of(row.runs_never_stopping, row.runs), learns(row), median_score(row, study),
+                against_baseline(r, preset, name),
+            ]  # fmt: skip
+        rows.append([f"[{title(name)}](experiments/{name}/README.md)", *cells])
+    header = ["experiment"]
+    for preset in presets:
+        header += [f"`{preset}`: never stop", "learns in", "median score", "against the baseline"]
+    lines = [markdown(header, rows)]
+    absent = [name for name in names if name not in there]
+    if absent:
+        lines.append(f"Not recorded yet: {listed([f'[{title(n)}](experiments/{n}/README.md)' for n in absent])}.")
+    aged = any(not r.get(p, n).one_age for n in there for p in presets if r.get(p, n))
+    note = (
+        "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
+        "mean score is at least 0.5 and above that of actors that never move; where these are not recorded, at most as "
+        "many learn as reach 0.5."
+    )
+    if aged:
+        note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."
+    return "\n\n".join([*lines, note])
+
+
+def page(r: Recordings, name: str) -> str:
+    """The found part of one experiment's page: what it shows on every preset, with its options and the baseline."""
+    rows = []
+    for preset in load.PRESETS:
+        own = [n for n in r.names(preset) if n.split("-")[0] == name]
+        for study_name in dict.fromkeys([*own, BASELINE] if own and preset in r.baselines else own):
+            rows.append(page_row(r, preset, study_name))
+    if not rows:
+        return f"{NOTHING}\n\n{cost(name)}"
+    header = [
+        "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
+        "median score", "drift", "learns in", "better than untrained", "against the baseline",
+    ]  # fmt: skip
+    parts = [markdown(header, rows)]
+    ages = {r.get(row[0].strip("`"), name).age for row in rows if r.get(row[0].strip("`"), name)}
+    parts.append(
+        f"Scores were taken at {listed(sorted(ages))}; 0 is random, 1 near-optimal. Columns and definitions: "
+        "`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then."
+        + f" {DAGGER} Scores of several ages, not compared." * any(DAGGER in cell for row in rows for cell in row)
+    )
+    claims = [v for v in all_verdicts(r) if v.key == name or (name == BASELINE and v.key not in experiment_names())]
+    parts += [f"Published: {v.claim}: {v.published}. Here: {v.here}. **{v.verdict.capitalize()}.**" for v in claims]
+    if name == BASELINE and r.sequential is not None:
+        parts.append(sequential(r))
+    return "\n\n".join([*parts, cost(name)])
+
+
+def page_row(r: Recordings, preset: str, name: str) -> list[str]:
+    """One study's row of an experiment's page."""
+    row, study = r.row(preset, name), r.get(preset, name)
+    kinds = study.ends["kind"]
+    wrong = share(row.median_final_wrong_side_saturation)
+    return [
+        f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
+        f"{(kinds == load.DERIVATIVE).sum()} / {(kinds == load.FLAT).sum()}",
+        f"{share(row.median_final_saturation)} ({wrong})",
+        number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row),
+        of(study.runs["improved"].sum(), row.runs), against_baseline(r, preset, name),
+    ]  # fmt: skip
+
+
+def sequential(r: Recordings) -> str:
+    """How the published order of actor updates stops beside the joint one."""
+    stopped, episodes, shift = (text for _, text in macros.sequential(r))
+    return (
+        f"With the published order of updates, `--actor-update sequential` (`scaled`), {stopped} runs with actor rates "
+        f"from 0.01 stop, at episode {episodes}: {shift} in the median against joint runs of the same seed and rates."
+    )
+
+
+def cost(name: str) -> str:
+    """Time per episode beside the baseline's, from the benchmark's file."""
+    rows = pd.read_csv(COST_FILE).set_index("experiment")
+    if name not in rows.index:
+        return "Cost: not measured yet (`benchmarks/bench_experiments.py` of the repository)."
+    row = rows.loc[name]
+    taken = f"Cost: {row.seconds_per_episode:.2f} s per episode of {row.runs} runs on {row.threads} CPU threads"
+    if name == BASELINE:
+        return f"{taken}."
+    return f"{taken}, {row.ratio:.1f} times the baseline's."
+
+
+def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
+    """docs/findings.md: the numbers behind the README and the paper."""
+    parts = [
+        "# Findings in figures\n\nWritten by `python paper/make.py findings` from the CSV files under `results/` and "
+        "`paper/data/`. What is not recorded is not here. Definitions: [csv_columns.md](csv_columns.md).",
+        f"## In short\n\n{finding(r)}",
+    ]
+    if r.baselines:
+        parts += [
+            f"## Death and freeze of agents, baseline, by actor learning rate\n\n{deaths(r)}",
+            f"## Gradient ratio, actor / critic, baseline\n\n{ratios(r)}",
+            f"## Every pair of learning rates, baseline\n\n{cells(r)}",
+        ]
+    claims = [[v.claim, v.published, v.here, f"**{v.verdict}**"] for v in all_verdicts(r)]
+    parts.append(f"## Published claims\n\n{markdown(['claim', 'published', 'here', 'verdict'], claims)}")
+    for preset in r.compared:
+        rows = [page_row(r, preset, name)[1:] for name in r.names(preset)]
+        header = ["study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained"]
+        header += ["median score", "drift", "learns in", "better than untrained", "against the baseline"]
+        parts.append(f"## Every study on `{preset}`\n\n{markdown(header, rows)}")
+    if any(not study.one_age for study in r.baselines.values()):
+        parts.append(f"{DAGGER} The study's scores are of several ages, because runs were stopped early.")
+    return {root / "docs" / "findings.md": "\n\n".join(parts) + "\n"}
+
+
+def deaths(r: Recordings) -> str:
+    """When gradients died and weights froze, over agents."""
+    rows = []
+    for (preset, actor_lr), own in r.agents.groupby(["preset", "actor_lr"], sort=False):
+        death, freeze = own["gradient_death_episode"], own["freeze_episode"]
+        rows.append([
+            f"`{preset}`", rate(actor_lr), share(death.notna().mean()), share((death < 50).mean()),
+            share(freeze.notna().mean()), number(death.median(), ".0f"), number(freeze.median(), ".0f"),
+            spread(own["lag"].dropna()),
+        ])  # fmt: skip
+    header = ["preset", "actor lr", "agents whose gradient died", "… before episode 50", "agents frozen"]
+    return markdown([*header, "median death", "median freeze", "lag: median (5%–95%)"], rows)
+
+
+def ratios(r: Recordings) -> str:
+    """Ratio at the first training step and while it is not zero, by critic rate."""
+    rows = []
+    for preset, study in r.baselines.items():
+        for critic_lr, own in study.norms.groupby("critic_lr"):
+            first, alive = study.first(own)["gradient_ratio"], own.loc[own["gradient_ratio"] > 0, "gradient_ratio"]
+            spread_of = span(alive.quantile([0.05, 0.95]), 2)
+            rows.append([f"`{preset}`", rate(critic_lr), significant(first.median()), spread_of])
+    return markdown(["preset", "critic lr", "first training step, median", "while not zero, 5%–95%"], rows)
+
+
+def cells(r: Recordings) -> str:
+    """Stopping, largest |z| and score of every pair beside the published stops."""
+    header = ["actor lr", "critic lr", "published stop, unseeded", "published stop, seeded"]
+    header += [*(f"stop on `{preset}`" for preset in r.baselines), "median largest abs(z)"]
+    return markdown([*header, *(f"mean score on `{preset}`" for preset in r.baselines)], cell_rows(r))

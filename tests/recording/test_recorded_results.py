@@ -135,7 +135,7 @@ def test_another_rule_of_learning_is_noticed(study: Study, wrong: str, one_threa
     assert deviation(study, experiment, **options).max() > 0.1
 
 
-@pytest.mark.parametrize("maker", [["paper/make_findings.py"], ["paper/make_pages.py"], ["-m", "common.compare"]])
+@pytest.mark.parametrize("maker", [["paper/make.py", "findings"], ["paper/make.py", "pages"], ["-m", "common.compare"]])
 def test_texts_follow_from_the_files(maker: list[str]) -> None:
     done = subprocess.run([sys.executable, *maker, "--check"], cwd=RESULTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,243 @@
+"""What the paper's figures share: page, axes, lines of runs over time, marks of runs, reproducible files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from common.analysis.comparison_statistics import KEY
+from common.analysis.figures import NORMAL, SMALL, actor_colour
+from common.recording.results import learning_rate_text, learning_rates
+from paper.load import StudyFiles, title
+from paper.text import seeds_text
+
+WIDTH = 6.5  # inches, the paper's text: figures are printed as large as they are drawn
+PNG_DPI = 200
+LARGEST_GAP = 2.5  # factor between logged episodes over which no line is drawn
+# Markers at the decades of the critic learning rate; other rates take the nearest.
+CRITIC_MARKERS = {-4: "o", -3: "s", -2: "D", -1: "^"}
+FILE_SETTINGS = {"pdf.fonttype": 42}  # embed TrueType fonts
+NO_DATES = {"pdf": {"Creator": None, "Producer": None, "CreationDate": None}, "png": {"Software": None}}
+
+
+def page(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of the text's width with its axes (rows, columns); `options` as for `Figure.subplots`."""
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def finish(figure: Figure, text: str, handles: Iterable[Line2D] = (), columns: int = 6) -> Figure:
+    """Small ticks, light grid, legend below, title above."""
+    for axes in figure.axes:
+        tidy(axes)
+    handles = list(handles)
+    if handles:
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), fontsize=SMALL,
+            frameon=False, columnspacing=1.2, handletextpad=0.5, handlelength=1.5,
+        )  # fmt: skip
+    figure.suptitle(text, fontsize=NORMAL)
+    return figure
+
+
+def tidy(axes: Axes) -> None:
+    """Light grid behind the data, no box, small numbers."""
+    axes.tick_params(labelsize=SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def headline(text: str, studies: Iterable[StudyFiles]) -> str:
+    """Title with what the figure rests on: experiment and preset where they are one, seeds, runs."""
+    studies = list(studies)
+    names, presets = ({s.name for s in studies}, {s.runs["preset"].iloc[0] for s in studies})
+    parts = [title(name).lower() if name == "baseline" else title(name) for name in names if len(names) == 1]
+    parts += [f"preset {preset}" for preset in presets if len(presets) == 1]
+    seeds = {seeds_text(study.seeds): len(study.seeds) for study in studies}
+    parts += [f"seed{'s' if count > 1 else ''} {seed}" for seed, count in seeds.items() if len(seeds) == 1]
+    counts = sorted({len(study.runs) for study in studies})
+    parts.append(f"{'–'.join(map(str, counts))} runs{' each' if len(studies) > 1 else ''}")
+    return f"{text} — {'; '.join(parts)}"
+
+
+def rate_handles(table: pd.DataFrame, line: bool = False) -> list[Line2D]:
+    """Legend entries of the actor learning rates, as lines or as points."""
+    look: dict[str, Any] = {"linewidth": 2} if line else {"linewidth": 0, "marker": "o", "ms": 4}
+    return [
+        Line2D([], [], color=actor_colour(rate), label=f"actor lr {learning_rate_text(rate)}", **look)
+        for rate in learning_rates(table)[0]
+    ]
+
+
+def critic_marker(critic_lr: float) -> str:
+    """Marker of a critic learning rate, whatever else is in the figure."""
+    return CRITIC_MARKERS[min(CRITIC_MARKERS, key=lambda decade: abs(decade - np.log10(critic_lr)))]
+
+
+def critic_handles(table: pd.DataFrame) -> list[Line2D]:
+    """Legend entries of the critic learning rates."""
+    return [mark(f"critic lr {learning_rate_text(x)}", critic_marker(x), "0.35") for x in learning_rates(table)[1]]
+
+
+def mark(label: str, marker: str | None, colour: Any, **look: Any) -> Line2D:
+    """A legend entry that is a marker."""
+    return Line2D([], [], **{"color": colour, "marker": marker, "linewidth": 0, "ms": 4, "label": label, **look})
+
+
+def run_points(axes: Axes, runs: pd.DataFrame, x: str, y: str, size: float = 16) -> None:
+    """A point per row: colour by actor rate, marker by critic rate."""
+    for (actor_lr, critic_lr), cell in runs.groupby(["actor_lr", "critic_lr"]):
+        axes.scatter(
+            cell[x], cell[y], s=size, color=actor_colour(actor_lr), marker=critic_marker(critic_lr), alpha=0.85,
+            edgecolor="white", linewidth=0.3, zorder=3, clip_on=False,
+        )  # fmt: skip
+
+
+def run_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: float = 1.2) -> None:
+    """Every run as a thin line; thick the median of all runs of an actor rate, as far as all of them run.
+
+    With `bins` above 1 the median is also over logged episodes within that factor. Values of 0 are drawn at `zeros_at`
+    where that is given. No line crosses a gap of more than LARGEST_GAP between logged episodes.
+    """
+    last = table["episode"].max()
+    finite = table[np.isfinite(table[column])].sort_values("episode")
+    shown = finite[column] if zeros_at is None else finite[column].where(finite[column] > 0, zeros_at)
+    finite = finite.assign(shown=shown)
+    for actor_lr, own in finite.groupby("actor_lr"):
+        colour, runs = actor_colour(actor_lr), own.groupby(KEY)
+        for _, run in runs:
+            axes.plot(*bridged(run["episode"], run["shown"]), color=colour, linewidth=0.5, alpha=0.35)
+            if run["episode"].iloc[-1] < last:
+                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, ms=2.5, zorder=4)
+        common = own[own.groupby("episode")["episode"].transform("size") == runs.ngroups]
+        place = np.floor(np.log(common["episode"].clip(lower=1)) / math.log(bins)) if bins > 1 else common["episode"]
+        median = common.groupby(place)[["episode", "shown"]].median()
+        halo = [withStroke(linewidth=2.3, foreground="white")]
+        line = bridged(median["episode"], median["shown"])
+        axes.plot(*line, color=colour, linewidth=1.5, zorder=3, path_effects=halo)
+        axes.plot(*alone(*line), "o", color=colour, ms=2.5, zorder=3)
+
+
+def bridged(episodes: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line with a break wherever nothing is logged over a factor of LARGEST_GAP."""
+    x, y = episodes.to_numpy(dtype=float), values.to_numpy(dtype=float)
+    breaks = np.flatnonzero((x[1:] > LARGEST_GAP * x[:-1]) & (x[:-1] > 0)) + 1
+    return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
+
+
+def alone(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line that have a break on either side, which a line does not show."""
+    gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+    single = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
+    return x[single], y[single]
+
+
+def log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
+    """Make a row's y axis logarithmic with at most six decades named; return where zeros are to be drawn.
+
+    Where there are zeros, that is a dashed line below the smallest value, with the tick `0`.
+    """
+    axes = axes_row[0]
+    positive = values[np.isfinite(values) & (values > 0)]
+    zeros = bool((values == 0).any())
+    low = math.floor(math.log10(positive.min())) if len(positive) else 0
+    high = max(math.ceil(math.log10(positive.max())) if len(positive) else 1, low + 1)
+    decades = range(low, high + 1, math.ceil((high - low + 1) / 5))
+    gap = max(1.0, 0.12 * (high - low))
+    floor, margin = 10.0 ** (low - gap), 10 ** (0.05 * (high - low + gap))
+    axes.set_yscale("log")
+    ticks, names = [10.0**decade for decade in decades], [f"$10^{{{decade}}}$" for decade in decades]
+    axes.set_yticks([floor] * zeros + ticks, ["0"] * zeros + names)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim((floor if zeros else 10.0**low) / margin, 10.0**high * margin)
+    for panel in axes_row if zeros else ():
+        panel.axhline(floor, color="0.5", linestyle=(0, (4, 3)), linewidth=0.7, zorder=1)
+    axes.set_ylabel(label, fontsize=SMALL)
+    return floor
+
+
+def episode_axis(axes: Axes, low: float = 1, high: float = 2000) -> None:
+    """A log axis of training episodes with plain numbers."""
+    axes.set_xscale("log")
+    axes.set_xlim(low * 0.9, high * 1.1)
+    axes.xaxis.set_major_locator(LogLocator(10, numticks=6))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda episode, _: f"{episode:.0f}"))
+
+
+def stopping_lane(runs: pd.DataFrame) -> float:
+    """Middle of the lane `never` of a stopping axis: well beyond the longest run."""
+    return 2.6 * float(runs["total_episodes"].max())
+
+
+def place_stops(runs: pd.DataFrame, lane: float) -> pd.Series:
+    """Stopping episodes of these runs; those without one (never, or diverged before) side by side in the lane."""
+    pairs = runs.groupby(["actor_lr", "critic_lr"]).ngroup()
+    return runs["stopping_episode"].fillna(lane * 1.3 ** (pairs / max(pairs.max(), 1) - 0.5))
+
+
+def stopping_axis(panels: Iterable[Axes], lane: float, first: float = 100) -> None:
+    """A log x axis of stopping episodes with a lane `never` behind a dashed line."""
+    ticks = [episode for episode in (10, 30, 100, 300, 1000) if first <= episode <= lane / 2.5]
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator([*ticks, lane]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda e, _: "never" if e > lane / 1.5 else f"{e:.0f}"))
+        axes.axvline(lane / 1.65, color="0.5", linestyle=(0, (4, 3)), linewidth=0.7, zorder=1)
+        axes.set_xlim(first * 0.9, lane * 1.35)
+
+
+def score_axis(set_scale: Any, lowest: float) -> None:
+    """Make a score axis linear from −1 to 1 and logarithmic beyond where scores are below −2, by its `set_scale`."""
+    if lowest < -2:
+        set_scale("symlog", linthresh=1.0, linscale=1.5)
+
+
+def preset_titles(panels: Iterable[Axes], presets: Iterable[str]) -> None:
+    """The presets' names over their panels."""
+    for axes, preset in zip(panels, presets, strict=True):
+        axes.set_title(preset, fontsize=NORMAL)
+
+
+def rate_ticks(axes: Axes, runs: pd.DataFrame) -> None:
+    """Cells of a grid: critic rates across, actor rates up."""
+    actor_lrs, critic_lrs = learning_rates(runs)
+    axes.set_xlim(-0.5, len(critic_lrs) - 0.5)
+    axes.set_ylim(-0.5, len(actor_lrs) - 0.5)
+    axes.set_xticks(range(len(critic_lrs)), [learning_rate_text(rate) for rate in critic_lrs])
+    axes.set_yticks(range(len(actor_lrs)), [learning_rate_text(rate) for rate in actor_lrs])
+    axes.set_xlabel("critic learning rate", fontsize=SMALL)
+
+
+def save(figure: Figure, folder: Path, name: str, source: str) -> None:
+    """Write `name`.pdf and `name`.png, each under another name first; the same bytes for the same figure.
+
+    The PNG file's text `Source` is `source`. Raises OSError.
+    """
+    with matplotlib.rc_context(FILE_SETTINGS):
+        for kind, dates in NO_DATES.items():
+            metadata = {**dates, "Source": source} if kind == "png" else dates
+            path = folder / f"{name}.{kind}"
+            partial = path.with_name(f".{name}.{os.getpid()}.tmp")
+            try:
+                figure.savefig(partial, format=kind, dpi=PNG_DPI, metadata=metadata)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)

@@ -1,0 +1,320 @@
+"""The figures that the text cites, each under the name of its LaTeX macro, as plain text.
+
+A function that needs what is not recorded raises NotRecorded, and its macros are not there: the text that uses them
+is left out (\\whenrecorded in main.tex). Only macros that the text uses are written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from common.agents.inputs import epsilon
+from common.analysis.comparison_statistics import BASELINE, KEY
+from common.config import GRID
+from common.recording.results import score_ages
+from paper import coasting, load
+from paper.load import NotRecorded, Recordings, fast, heights, pair
+from paper.tables.experiments import RECIPE, median_score, over_clamped
+from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
+from paper.text import interval, number, of, rate, seeds_text, share, significant, span
+from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades
+
+Macros = Iterator[tuple[str, str]]
+SET_BY, NEAR = 10, 0.025  # episode and distance in share within which a side counts as set
+
+
+def macros(r: Recordings) -> dict[str, str]:
+    """Every macro whose data are recorded."""
+    found: dict[str, str] = {}
+    for function in FUNCTIONS:
+        try:
+            for name, text in function(r):
+                if name in found:
+                    raise ValueError(f"macro {name} is defined twice")
+                found[name] = text
+        except NotRecorded as missing:
+            r.absent.append(f"macros {function.__name__}: {missing}")
+    return found
+
+
+def design(r: Recordings) -> Macros:
+    """Sizes of the baseline and times of the studies."""
+    runs = r.runs
+    yield "BaselineRuns", str(len(runs))
+    by_preset = {preset: seeds_text(study.seeds) for preset, study in r.baselines.items()}
+    others = [f"`{p}`: {text}" for p, text in by_preset.items() if text != next(iter(by_preset.values()))]
+    yield "SeedList", next(iter(by_preset.values())) + (f" ({'; '.join(others)})" if others else "")
+    minutes = {(p, n): r.get(p, n).runs["wall_seconds"].sum() / 60 for p in r.compared for n in r.names(p)}
+    yield "StudyMinutes", span(minutes.values())
+    yield "BaselineMinutes", span([minutes[p, BASELINE] for p in r.baselines])
+    if runs["score_episode"].nunique() > 1:
+        yield "MixedAges", score_ages(runs)
+    yield "AlphaInterior", span(r.need("interior").constants["alpha"], ".2f")
+
+
+def published(r: Recordings) -> Macros:
+    """What the published study says."""
+    low, high = r.claims.loc["gradient_ratio", ["low", "high"]]
+    yield "PublishedRatio", f"{significant(low, 1)} to {significant(high, 1)}"
+    for source, name in ((load.UNSEEDED, "Unseeded"), (load.SEEDED, "Seeded")):
+        yield f"Published{name}Range", span(fast(r.published_stops(source))["stopping_episode"])
+    returns = r.outcomes["best_return"]
+    yield "PublishedReturnBaseline", number(returns[BASELINE], ",.0f")
+    yield "PublishedReturnBest", number(returns.drop(BASELINE).max(), ",.0f")
+
+
+def derived(_: Recordings) -> Macros:
+    """What follows from float32, Adam and the environment alone."""
+    yield "FlatTanh", number(coasting.flat_tanh(), ".1f")
+    yield "LawSteps", number(coasting.coasting_steps(), ".0f")
+    yield "LawDecade", number(coasting.steps_per_decade(), ".0f")
+    yield "CoinSlope", number(coasting.coin_slope())
+    yield "CoinScore", number(1 - coasting.coin_slope() / 2)
+    end = epsilon(2000)
+    yield "NoiseEnd", number(end)
+    for name, scale in (("None", 0.0), ("End", end), ("Middle", 0.6), ("Start", 1.0)):
+        yield f"NoiseBest{name}", number(coasting.best_output_under_noise("interior", scale), ".1f")
+
+
+def stopping(r: Recordings) -> Macros:
+    """Which runs stop, and when."""
+    quick, slow = fast(r.runs), fast(r.runs, False)
+    yield "FastStopped", of(quick["stopped"].sum(), len(quick))
+    yield "SlowNever", of(slow["never"].sum(), len(slow))
+    runs = r.need("scaled").runs
+    yield "FastStopRangeScaled", span(fast(runs)["stopping_episode"])
+    largest = runs.groupby("actor_lr")["largest_abs_preactivation"].median()
+    yield "HeightSlowest", significant(largest.iloc[0])
+    yield "HeightFastest", significant(largest.iloc[-1])
+
+
+def first_death(r: Recordings) -> Macros:
+    """Gradient death of fast actors, and what leads to it."""
+    agents, quick = r.agents, fast(r.runs)
+    death = agents.groupby("actor_lr")["gradient_death_episode"].median()
+    yield "DeathFast", number(death.get(1e-2, np.nan), ".0f")
+    yield "DeathFastest", number(death.get(1e-1, np.nan), ".0f")
+    early = fast(agents)["gradient_death_episode"] < 50
+    yield "FastAgentsDead", of(early.sum(), len(early))
+    alone = quick[quick["kind"] == load.DERIVATIVE]
+    yield "FastDerivative", of(len(alone), len(quick))
+    yield "FastDqDa", span(alone["death_dq_da"], 2)
+    study = r.need("scaled")
+    first = study.first(study.norms)
+    first = first.assign(way=first["actor_update_norm"] / first["actor_lr"])
+    by_rate = first.groupby("critic_lr")[["actor_gradient_norm", "way"]].median()
+    for column, name in (("actor_gradient_norm", "FirstGradient"), ("way", "FirstUpdate")):
+        yield f"{name}Low", significant(by_rate[column].min())
+        yield f"{name}High", significant(by_rate[column].max())
+    yield "HeightFirst", number(heights(study.saturation, study.saturation["episode"].min()).median(), ".1f")
+    tenth = heights(study.saturation, 10)
+    yield "HeightTenFastScaled", significant(tenth.get(1e-2, np.nan))
+    yield "HeightTenFastestScaled", significant(tenth.get(1e-1, np.nan))
+
+
+def second_death(r: Recordings) -> Macros:
+    """Flat critics of slow actors."""
+    slow = fast(r.runs, False)
+    dead = slow[slow["kind"].notna()]
+    yield "SlowDead", str(len(dead))
+    yield "SlowDeadCriticRates", " and ".join(rate(lr) for lr in sorted(dead["critic_lr"].unique()))
+    yield "SlowDeadFirstLayer", of(dead["first_layer_zero"].sum(), len(dead))
+    was_flat = slow[slow["first_flat"].notna()]
+    yield "Revived", of(was_flat["revived"].sum(), len(was_flat))
+    yield "CriticMoves", of((r.runs["critic_update"] > 0).sum(), len(r.runs))
+    for preset in ("thesis", "interior"):
+        if preset in r.baselines:
+            corner = pair(r.baselines[preset].ends, min(GRID), max(GRID))
+            yield f"FirstFlat{preset.capitalize()}", span(corner["first_flat"])
+            yield f"FlatForGood{preset.capitalize()}", span(corner["flat_for_good"])
+
+
+def ratio(r: Recordings) -> Macros:
+    """Gradient ratio, actor over critic."""
+    low, high = r.claims.loc["gradient_ratio", ["low", "high"]]
+    found = r.need("scaled").norms["gradient_ratio"]
+    yield "RatioInRange", share(found[found > 0].between(low, high).mean())
+    by_rate, by_preset = first_ratio_decades(r)
+    yield "RatioDecadesRate", number(by_rate, ".1f")
+    yield "RatioDecadesPreset", number(by_preset, ".1f")
+
+
+def coast(r: Recordings) -> Macros:
+    """Adam's coasting, simulated and measured."""
+    found = {law.actor_lr: law for law in laws(r)}
+    yield "ShrinkFrom", str(WINDOW[0])
+    yield "ShrinkTo", str(WINDOW[1])
+    yield "ShrinkPredicted", number(SHRINKAGE, ".4f")
+    yield "MovingShare", share(moving_share(r))
+    yield "LagGap", number(max((law.gap for law in found.values()), default=np.nan), ".0f")
+    for actor_lr, word in ((1e-2, "Fast"), (1e-1, "Fastest")):
+        if law := found.get(actor_lr):
+            yield f"Shrink{word}", number(law.shrinkage, ".4f")
+            yield f"LagPredicted{word}", number(float(np.median(law.simulated)), ".0f")
+            yield f"LagMeasured{word}", number(law.measured.median(), ".0f")
+            if word == "Fastest":
+                yield "StopPredictedFastest", span(law.simulated_stops)
+
+
+def memory(r: Recordings) -> Macros:
+    """Whether other β₁ are recorded."""
+    yield "MemoryRows", str(len(memory_studies(r)))
+
+
+def sides(r: Recordings) -> Macros:
+    """Sides of saturation, and what they are worth."""
+    at_rate = r.runs.groupby("actor_lr")["final_saturation_ratio"].median()
+    yield "SaturationByRate", span(at_rate, ".0%")
+    settled, runs = [], []
+    for preset, study in r.baselines.items():
+        yield f"WrongSide{preset.capitalize()}", share(study.runs["final_wrong_side_saturation"].median())
+        logged = fast(study.saturation).set_index(KEY)
+        early = logged.loc[logged["episode"] == SET_BY, "wrong_side_saturation"]
+        final = study.runs.set_index(KEY)["final_wrong_side_saturation"].reindex(early.index)
+        settled.append((early - final).abs() < NEAR)
+        runs.append(len(early))
+    yield "SideSetTen", of(pd.concat(settled).sum(), sum(runs))
+    scaled = r.need("scaled").runs.dropna(subset=["final_wrong_side_saturation", "normalised_score"])
+    yield "MedianScoreFastScaled", number(fast(scaled)["normalised_score"].median())
+    if scaled["normalised_score"].nunique() < 2:
+        raise NotRecorded("scaled: too few runs with a side and a score")
+    error = scaled["normalised_score"] - (1 - coasting.coin_slope() * scaled["final_wrong_side_saturation"])
+    apart = scaled["normalised_score"] - scaled["normalised_score"].mean()
+    yield "SideExplained", share(1 - (error**2).sum() / (apart**2).sum())
+    yield "SideError", number(error.abs().median())
+
+
+def side_from_the_start(r: Recordings) -> Macros:
+    """Whether compute outputs end on the side of the first training step, and of another preset."""
+    signs = {}
+    for preset in ("scaled", "interior"):
+        rows = r.need(preset).study.stopping_episodes.set_index([*KEY, "agent"])
+        signs[preset] = np.sign(rows[["first_side_compute", "last_side_compute"]])
+        if signs[preset].isna().all(axis=None):
+            raise NotRecorded(f"{r.need(preset).study.folder}: recorded before sides were")
+    kept = pd.concat(signs.values())
+    yield "SideKept", share((kept["first_side_compute"] == kept["last_side_compute"]).mean())
+    ends = pd.concat({preset: table["last_side_compute"] for preset, table in signs.items()}, axis=1).dropna()
+    yield "SideAgree", share((ends["scaled"] == ends["interior"]).mean())
+
+
+def scores(r: Recordings) -> Macros:
+    """What the baseline learns."""
+    yield "ImprovedAll", of(r.runs["improved"].sum(), len(r.runs))
+    for preset, study in r.baselines.items():
+        yield f"Improved{preset.capitalize()}", of(study.runs["improved"].sum(), len(study.runs))
+    yield from _improved("", r.runs)
+    study = r.need("interior")
+    yield "UntrainedInterior", span(study.untrained, ".2f")
+    yield "MedianScoreInterior", median_score(r.row("interior", BASELINE), study)
+    yield "ConstantScoreInterior", span(study.constants["score"], ".2f")
+
+
+def _improved(name: str, runs: pd.DataFrame) -> Macros:
+    never, others = runs[runs["never"]], runs[~runs["never"]]
+    yield f"{name}NeverImproved", of(never["improved"].sum(), len(never))
+    yield f"{name}StoppedImproved", of(others["improved"].sum(), len(others))
+
+
+def clipping(r: Recordings) -> Macros:
+    """Slow runs that stop with and without clipped gradients."""
+    for name, label in (("gradient_clipping", "Clipping"), (BASELINE, "Baseline")):
+        slow = fast(r.need("scaled", name).runs, False)
+        yield f"SlowStopped{label}", of(slow["stopped"].sum(), len(slow))
+
+
+def large_actor(r: Recordings) -> Macros:
+    """First deaths of large actors at a rate where most baseline runs go on."""
+    ends = pd.concat([r.need(preset, "large_actor").ends for preset in ("scaled", "interior")])
+    own = ends[ends["actor_lr"] == 1e-3]
+    yield "LargeActorSlowFirst", of((own["kind"] == load.DERIVATIVE).sum(), len(own))
+
+
+def input_norm(r: Recordings) -> Macros:
+    """Normalised inputs: the first jump, and who improves."""
+    scaled, interior = (r.need(preset, "input_norm") for preset in ("scaled", "interior"))
+    yield from ((f"Input{name}", text) for name, text in _improved("", scaled.runs))
+    yield "ImprovedInputNormScaled", of(scaled.runs["improved"].sum(), len(scaled.runs))
+    yield "ImprovedInputNormInterior", of(interior.runs["improved"].sum(), len(interior.runs))
+    for preset in ("Scaled", "Interior"):
+        row = r.row(preset.lower(), "input_norm")
+        yield f"ViableInputNorm{preset}", of(row.viable_cells, row.cells)
+    above = interior.above_constant
+    yield "AboveConstantInputNormInterior", of((above > 0).sum(), len(above))
+    yield "AboveConstantMargin", number(above.max())
+    full = r.need("interior", "fullnorm")
+    yield "ImprovedFullnormInterior", of(full.runs["improved"].sum(), len(full.runs))
+    for study, name in ((r.need("interior"), ""), (interior, "InputNorm"), (full, "Fullnorm")):
+        yield f"HeightTenFast{name}Interior", significant(heights(study.saturation, 10)[1e-2])
+
+
+def recipe(r: Recordings) -> Macros:
+    """The recipe and its controls, on every preset where it is recorded."""
+    there = [preset for preset in r.compared if RECIPE in r.names(preset)]
+    if not {"scaled", "interior"} <= set(there):
+        raise NotRecorded(f"{r.results}: {RECIPE} is not recorded on scaled and interior")
+    for preset in ("scaled", "interior"):
+        row, study, name = r.row(preset, RECIPE), r.get(preset, RECIPE), preset.capitalize()
+        yield f"RecipeViable{name}", of(row.viable_cells, row.cells)
+        yield f"RecipeMedian{name}", median_score(row, study)
+        if preset == "interior":
+            yield "RecipeDriftInterior", number(study.runs["drift"].median())
+            yield "RecipeAge", study.age
+            names = {"ActorLimit": "actor_limit", "CriticLimit": "critic_limit", "RecipeNoise": "noise_scale"}
+            for macro, name in (names | {"RecipeReplay": "replay_capacity", "RecipeTau": "tau"}).items():
+                yield macro, f"{study.configuration.get(name, np.nan):,g}"
+            if row.frozen_control:
+                yield "RecipeAddInterior", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
+            above = over_clamped(r, preset)
+            if above is not None:
+                yield "RecipeOverClamped", of((above > 0).sum(), len(above))
+
+
+def monitor(r: Recordings) -> Macros:
+    """The study on other people's agents."""
+    if r.monitor is None:
+        raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: not recorded")
+    runs = r.monitor[(r.monitor["task"] == "Pendulum-v1") & (r.monitor["learning_rate"] == 0.1)]
+    td3, sac = (runs[runs["algorithm"] == name].set_index("arm") for name in ("TD3", "SAC"))
+    if not {"plain", "limit both"} <= set(td3.index):
+        raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: lacks TD3 on Pendulum at 0.1")
+    yield "MonitorRuns", str(len(r.monitor))
+    yield "MonitorPlain", number(td3.loc[["plain"], "return_mean"].median(), ",.0f")
+    yield "MonitorLimited", number(td3.loc[["limit both"], "return_mean"].median(), ",.0f")
+    dead = td3.loc[["plain"], "verdict_end"].isin(("stuck_tanh", "coasting", "frozen"))
+    yield "MonitorDead", of(dead.sum(), len(dead))
+    if {"plain", "limit both"} <= set(sac.index):
+        both = (number(sac.loc[[arm], "return_mean"].median(), ",.0f") for arm in ("plain", "limit both"))
+        yield "MonitorSac", "{} plain, {} limited".format(*both)
+
+
+def sequential(r: Recordings) -> Macros:
+    """How the published order of updates stops beside the joint one."""
+    if r.sequential is None:
+        raise NotRecorded(f"{r.results / 'sequential'}: not recorded")
+    quick = fast(r.sequential.runs)
+    both = quick.merge(r.need("scaled").runs, on=KEY, suffixes=("", "_joint"))
+    shift = both["stopping_episode"] - both["stopping_episode_joint"]
+    yield "SequentialStopped", of(quick["stopped"].sum(), len(quick))
+    yield "SequentialRange", span(quick["stopping_episode"])
+    yield "SequentialShift", number(shift.median(), "+.0f")
+
+
+def verdicts(r: Recordings) -> Macros:
+    """How many claims are judged how."""
+    counts = Counter(verdict.verdict for verdict in all_verdicts(r))
+    yield "ClaimsAll", str(counts.total())
+    for word, name in ((REPRODUCED, "Reproduced"), (PARTLY, "Partly"), (NOT, "Not")):
+        yield f"Claims{name}", str(counts[word])
+    if counts[OPEN]:
+        yield "ClaimsOpen", str(counts[OPEN])
+
+
+FUNCTIONS: tuple[Callable[[Recordings], Macros], ...] = (
+    design, published, derived, stopping, first_death, second_death, ratio, coast, memory, sides, side_from_the_start,
+    scores, clipping, large_actor, input_norm, recipe, monitor, sequential, verdicts,
+)  # fmt: skip

@@ -1,0 +1,99 @@
+"""Tables of the changes: what each prevents and gains, the recipe with its parts and controls, the verdicts."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from common.analysis.comparison_statistics import BASELINE, CELL
+from paper import load
+from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
+from paper.text import MISSING, interval, number, of, tabular
+from paper.verdicts import all_verdicts
+
+SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
+RECIPE, CLAMPED = "recipe", "clamped_rates"
+DAGGER = "†"  # scores of several ages
+
+
+def median_score(row: pd.Series, study: StudyFiles) -> str:
+    """Mean over seeds of the median score over pairs, marked where the scores are of several ages."""
+    return number(row.median_score) + ("" if study.one_age else DAGGER)
+
+
+def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
+    """What the table of remedies says of one study."""
+    kinds = study.ends["kind"]
+    return [
+        str((kinds == load.DERIVATIVE).sum()), str((kinds == load.FLAT).sum()), of(row.runs_never_stopping, row.runs),
+        number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
+    ]  # fmt: skip
+
+
+def remedies(r: Recordings) -> str:
+    """Single changes without options, beside the baseline."""
+    there = dict.fromkeys(name for preset in SHOWN for name in r.names(preset))
+    names = [name for name in there if "-" not in name and not is_control(name)]
+    presets = [preset for preset in SHOWN if r.names(preset)]
+    if not names:
+        raise NotRecorded(f"{r.results}: nothing is recorded on {' or '.join(SHOWN)}")
+    rows: list[list[str] | None] = []
+    for name in sorted(names, key=lambda name: (name != BASELINE, name)):
+        parts = []
+        for preset in presets:
+            study = r.get(preset, name)
+            parts += cells_of(r.row(preset, name), study) if study else [MISSING] * 7
+        rows.append([title(name), *parts])
+        if name == BASELINE:
+            rows.append(None)
+    places = [(2 + 7 * i, 8 + 7 * i) for i in range(len(presets))]
+    header = [
+        "".join(rf" & \multicolumn{{7}}{{c}}{{\texttt{{{preset}}}}}" for preset in presets),
+        "".join(rf"\cmidrule(lr){{{low}-{high}}}" for low, high in places),
+        "change" + " & tanh & critic & never & untr. & median & viable & imp." * len(presets),
+    ]
+    return tabular("l" + "rrrrrrr" * len(presets), header, rows)
+
+
+def recipe(r: Recordings) -> str:
+    """The recipe, without each part, and its controls, on every preset where the recipe is recorded."""
+    rows: list[list[str] | None] = []
+    for preset in r.compared:
+        names = [n for n in r.names(preset) if n.split("-")[0] == RECIPE or is_control(n)]
+        if RECIPE not in names:
+            continue
+        for name in sorted(names, key=lambda n: (n.split("-")[0] != RECIPE, n)):
+            row, study = r.row(preset, name), r.get(preset, name)
+            rows.append([
+                f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
+                of(row.viable_cells, row.cells), of(row.learning_cells, row.cells),
+                number(study.runs["drift"].median()),
+                interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f"),
+            ])  # fmt: skip
+        rows.append(None)
+    if not rows:
+        raise NotRecorded(f"{r.results}: {RECIPE} is not recorded on any preset")
+    header = ["preset & study & seeds & age & median & viable & learn & drift & actors add"]
+    return tabular("llrrrrrrr", header, rows[:-1])
+
+
+def over_clamped(r: Recordings, preset: str) -> pd.Series | None:
+    """By pair of rates, mean over seeds of the recipe's score above that of the clamped run that stands for the pair.
+
+    Clamped rates train only distinct pairs: the partner of a pair has its rates cut at the largest that were trained.
+    """
+    study, control = r.get(preset, RECIPE), r.get(preset, CLAMPED)
+    if not (study and control):
+        return None
+    largest = control.runs[CELL].max()
+    own = study.runs.assign(**{f"{name}_cut": study.runs[name].clip(upper=largest[name]) for name in CELL})
+    theirs = control.runs[["seed", *CELL, "normalised_score"]].rename(columns={name: f"{name}_cut" for name in CELL})
+    both = own.merge(theirs, on=["seed", *(f"{name}_cut" for name in CELL)], suffixes=("", "_clamped"))
+    return (both["normalised_score"] - both["normalised_score_clamped"]).groupby([both[name] for name in CELL]).mean()
+
+
+def verdicts(r: Recordings) -> str:
+    """Claims with the published figure, the one here, and the verdict."""
+    rows = [[v.claim, v.published, v.here, f"**{v.verdict}**"] for v in all_verdicts(r)]
+    widths = "".join(rf">{{\raggedright\arraybackslash}}p{{{w}\linewidth}}" for w in (0.28, 0.2, 0.33, 0.11))
+    return tabular(widths, ["claim & published & here & verdict"], rows)
+
