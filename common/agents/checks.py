@@ -31,10 +31,15 @@ def check_parts(experiment: Experiment, config: StudyConfig) -> None:
     for network in (actor, critic):
         _check_tensors(network)
     kept = [_attributes(own) for own, _ in parts]
-    with torch.no_grad():
-        z = _check_actor(actor, experiment, config)
-        heads = _check_critic(critic, experiment, config)
-        _check_rules(actor, algorithm, z, heads, config)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nothing here is worth a second one, and a forked process would wait for it for ever
+    try:
+        with torch.no_grad():
+            z = _check_actor(actor, experiment, config)
+            heads = _check_critic(critic, experiment, config)
+            _check_rules(actor, algorithm, z, heads, config)
+    finally:
+        torch.set_num_threads(threads)
     for (own, _), before in zip(parts, kept, strict=True):
         for name, value in _attributes(own).items():
             if before.get(name) is not value:
