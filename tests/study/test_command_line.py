@@ -118,7 +118,8 @@ def test_an_experiments_own_options(capsys: pytest.CaptureFixture, tmp_path: Pat
         main(OWN, ["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "--penalty FLOAT how much large |z| cost (default: 0.25)" in text and "--gentle begin gently" in text
+    assert "--penalty FLOAT how much large |z| cost (default: 0.25)" in text
+    assert "--gentle, --no-gentle begin gently" in text
     arguments = [*TINY, "--results-dir", str(tmp_path)]
     assert "--penalty -1" in refused(capsys, [*arguments, "--penalty", "-1"], OWN)
     assert "--penalty" in refused(capsys, [*arguments, "--penalty", "1"])  # the baseline has no such option
