@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,12 @@ def finding(r: Recordings) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def few_seeds(r: Recordings, presets: Sequence[str]) -> str:
+    """Says so where the recipe is recorded on fewer seeds than the rest."""
+    fewest = min(len(r.get(preset, RECIPE).seeds) for preset in presets)
+    return f" (so far on {fewest} seed{'s' if fewest > 1 else ''} only)" if fewest < 3 else ""
+
+
 def what_helps(r: Recordings) -> str:
     """The recipe where it is recorded, else the single change with the most viable pairs."""
     parts = []
@@ -73,7 +80,7 @@ def what_helps(r: Recordings) -> str:
         row, study = r.row(preset, RECIPE), r.get(preset, RECIPE)
         parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
     if parts:
-        told = f"the recipe learns at {listed(parts)}"
+        told = f"the recipe{few_seeds(r, there)} learns at {listed(parts)}"
         above = over_clamped(r, "interior")
         if above is not None:
             told += f"; on `interior` that beats smaller learning rates in {of((above > 0).sum(), len(above))} pairs"
