@@ -81,9 +81,10 @@ def what_helps(r: Recordings) -> str:
         parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
     if parts:
         told = f"the recipe{few_seeds(r, there)} learns at {listed(parts)}"
-        above = over_clamped(r, "interior")
-        if above is not None:
-            told += f"; on `interior` that beats smaller learning rates in {of((above > 0).sum(), len(above))} pairs"
+        beaten = {preset: over_clamped(r, preset) for preset in there}
+        beaten = [f"{of((x > 0).sum(), len(x))} pairs on `{preset}`" for preset, x in beaten.items() if x is not None]
+        if beaten:
+            told += f"; it beats the control, smaller learning rates instead of limited steps, in {listed(beaten)}"
         return f"{told}."
     for preset in SHOWN:
         rows = [r.row(preset, name) for name in r.names(preset) if name != BASELINE and not is_control(name)]
