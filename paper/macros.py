@@ -265,13 +265,13 @@ def recipe(r: Recordings) -> Macros:
             yield "RecipeDriftInterior", number(study.runs["drift"].median())
             yield "RecipeAge", study.age
             names = {"ActorLimit": "actor_limit", "CriticLimit": "critic_limit", "RecipeNoise": "noise_scale"}
-            for macro, name in (names | {"RecipeReplay": "replay_capacity", "RecipeTau": "tau"}).items():
-                yield macro, f"{study.configuration.get(name, np.nan):,g}"
+            for macro, option in (names | {"RecipeReplay": "replay_capacity", "RecipeTau": "tau"}).items():
+                yield macro, f"{study.configuration.get(option, np.nan):,g}"
             if row.frozen_control:
                 yield "RecipeAddInterior", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
-            above = over_clamped(r, preset)
-            if above is not None:
-                yield "RecipeOverClamped", of((above > 0).sum(), len(above))
+        above = over_clamped(r, preset)
+        if above is not None:
+            yield f"RecipeOverClamped{name}", of((above > 0).sum(), len(above))
 
 
 def monitor(r: Recordings) -> Macros:

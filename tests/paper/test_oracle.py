@@ -224,7 +224,7 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         "RecipeAge": "episode 100", "ActorLimit": "0.001", "CriticLimit": "0.01", "RecipeNoise": "0.3",
         "RecipeReplay": "2,000", "RecipeTau": "0.01",
         "RecipeAddInterior": "+0.20",  # mean of 0.3 and 0.1; one seed has no interval
-        "RecipeOverClamped": "1 of 2",  # 0.1 above and 0.1 below
+        "RecipeOverClampedScaled": "1 of 2", "RecipeOverClampedInterior": "1 of 2",  # 0.1 above and 0.1 below
     }  # fmt: skip
     assert learns(r.row("interior", "recipe")) == "2 of 2 (each seed)"
     row = "`scaled` & The recipe & 1 & 100 & 0.70 & 2 of 2 & – & 0.05 & +0.20"
