@@ -28,6 +28,7 @@ def rules(name: str, **options: object) -> Algorithm:
 
 def network(name: str, kind: str, **options: object) -> nn.Module:
     own = experiments()[name]
+    torch.manual_seed(0)
     return getattr(own, kind)(own.config(**{**own.overrides, **SMALL, **options}))
 
 
@@ -57,7 +58,7 @@ def test_inverted_gradients_turn_at_the_bounds() -> None:
     assert (slope == 1).all(), "the clip lets the slope through"
 
 
-@pytest.mark.parametrize("size", [1e-3, 50.0])
+@pytest.mark.parametrize("size", [1e-3, 5e3])
 def test_the_output_norm_shrinks_large_outputs_only(size: float) -> None:
     actor = network("output_norm", "actor")
     with torch.no_grad():

@@ -39,10 +39,11 @@ def study(request: pytest.FixtureRequest) -> Study:
 def test_whole_grid(folder: Path) -> None:
     """Every recorded study is whole: all pairs of its grid, 50 agents, seeds from 42 on."""
     study = load_study(folder)
-    own = experiments()[study.experiment].overrides
+    name = study.runs["experiment"].iloc[0]
+    own = experiments()[name].overrides
     pairs = [(a, c) for a in own.get("actor_lrs", GRID) for c in own.get("critic_lrs", GRID)]
     seeds = range(42, 42 + study.runs.seed.nunique())
-    assert folder.parent.parent != RESULTS or len(seeds) >= FEWEST_SEEDS.get(study.experiment, 3)
+    assert folder.parent.parent != RESULTS or len(seeds) >= FEWEST_SEEDS.get(name, 3)
     expected = {(s, *pair) for s in seeds for pair in pairs}
     assert set(study.runs[["seed", "actor_lr", "critic_lr"]].itertuples(index=False, name=None)) == expected
     assert (study.stopping_episodes.groupby(["seed", "actor_lr", "critic_lr"]).size() == 50).all()

@@ -7,7 +7,7 @@ Each trial is the recipe with a few options, on seeds 0 and 1 (results are recor
 
 import sys
 
-sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies
+sys.path.insert(1, sys.path[0] + "/..")  # where common/ lies
 
 import argparse
 import subprocess
@@ -17,7 +17,7 @@ import pandas as pd
 
 from common.recording.results import Study, load_study
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VALUES = "small_noise recent_replay uniform_replay slow_targets"
 TRIALS = {  # name -> preset, options
     "normalised and limited only": ("interior", f"--without {VALUES}"),
