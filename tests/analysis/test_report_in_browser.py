@@ -317,13 +317,14 @@ def test_whether_it_is_the_tanh_or_the_critic(page: Open, tmp_path: Path) -> Non
     found = {}
     for column in (0, 1):
         cell(browser, 0, column).click()
-        for episode in (2, 60):
+        for episode in (2, 5, 60):
             field.clear()
             field.send_keys(str(episode))
             found[column, episode] = readout(browser)["what has fallen: the tanh or the critic?"][0]
     assert "tanh" in found[0, 60] and "critic" not in found[0, 60]
     assert "critic" in found[1, 60] and "tanh" not in found[1, 60]
     assert found[0, 2] == found[1, 2] and "tanh" not in found[0, 2]
+    assert found[0, 5] == found[1, 5] != found[0, 2] and "10" in found[0, 5], "logged are 2, 10, …"
 
 
 def engine(rate: float, scale: float, beta1: float, type: str, limit: float) -> dict[str, Any]:

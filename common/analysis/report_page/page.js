@@ -142,6 +142,7 @@ function notes(studies) {
     const diverged = study.runs.filter((run) => run.status === "diverged").length;
     if (study.runs.length < study.expected) found.push(`${study.label}: ${study.runs.length} of ${study.expected} runs are there (cells × seeds); it is still running, or was interrupted.`);
     if (diverged) found.push(`${study.label}: ${diverged} of ${study.runs.length} runs diverged; they have no score.`);
+    if (study.ages.startsWith("episodes")) found.push(`${study.label}: scores are of several ages, ${study.ages}: runs were stopped early.`);
     if (study.missing.length) found.push(`${study.label}: recorded before these were measured: ${study.missing.join(", ")}.`);
     if (study.thinned) found.push(`${study.label}: to keep the page small, curves show all logged episodes up to 20 and after that every second, third … of them, and the last.`);
   }
@@ -155,7 +156,8 @@ function notes(studies) {
   if (unlike) found.push("A and B have other presets, agents or tasks: their runs do not pair.");
   const both = a.runs.filter((run) => b.runs.some((other) => other.seed === run.seed && other.actor === run.actor && other.critic === run.critic)).length;
   if (both < Math.max(a.runs.length, b.runs.length)) found.push(`${both} pairs of runs have the same seed and rates, of ${a.runs.length} runs in A and ${b.runs.length} in B.`);
-  if (a !== b) found.push(`A − B is a mean over seeds${Object.keys(data.t).length ? `, from ${data.fewest} seeds on with its 95% interval (Student's t)` : ""}; of three seeds all are larger by chance in one cell of eight.`);
+  const shared = Math.max(1, new Set(a.runs.map((run) => run.seed).filter((seed) => b.runs.some((run) => run.seed === seed))).size);
+  if (a !== b) found.push(`A − B is a mean over seeds${Object.keys(data.t).length ? `, from ${data.fewest} seeds on with its 95% interval (Student's t)` : ""}; of ${shared} seed${shared > 1 ? "s" : ""} all are larger by chance in one cell of ${2 ** shared}.`);
   return found;
 }
 
@@ -219,6 +221,8 @@ function absent(study, panel) {
   return Object.keys(panel.columns).every((column) => study.missing.includes(column)) ? "not recorded" : "no numbers";
 }
 
+const OF_STATES = new Set(["z_min", "tanh_derivative", "saturation_ratio", "wrong_side_saturation", "stuck_share", "dq_da_alignment_compute", "dq_da_alignment_power"]);
+
 let pictures = [];
 function showPanels() {
   const studies = shownStudies();
@@ -263,7 +267,9 @@ function showReadout() {
   const at = ({ study, run }, column, episode = chosen.episode) => {
     const own = curve(study, column);
     if (!own) return { y: NaN, x: NaN };
-    const values = own.of(run.place), logged = own.x.filter((_, i) => !Number.isNaN(values[i]));
+    // An empty cell of a logged episode is shown as one: of a table of states, episodes are those in which z was.
+    const values = own.of(run.place), there = curve(study, OF_STATES.has(column) ? "z_min" : column)?.of(run.place) ?? values;
+    const logged = own.x.filter((_, i) => !Number.isNaN(there[i]));
     const x = nearest(logged.length ? logged : own.x, episode);
     return { x, y: values[own.x.indexOf(x)] };
   };
@@ -280,10 +286,14 @@ function showReadout() {
   rows.push(section(`At episode ${chosen.episode}, or the logged one nearest to it`));
   rows.push(row("logged episode", (c) => digits(at(c, "actor_gradient_norm").x)));
   for (const panel of PANELS.slice(1)) for (const [column, name] of Object.entries(panel.columns)) rows.push(row(name, (c) => told(c, column, at(c, column).y)));
+  const unknown = (c) => { // between the first logged episode, to which all else is compared, and the next one
+    const first = at(c, "tanh_derivative", 0).x, next = curve(c.study, "tanh_derivative")?.x.find((x) => x > first);
+    return chosen.episode > first && at(c, "tanh_derivative").x === first ? `nothing is logged before episode ${next ?? "the last"}` : null;
+  };
   const factor = (c, column) => at(c, column).y / at(c, column, 0).y;
   rows.push(row("1 − tanh² z, times its first", (c) => `× ${digits(factor(c, "tanh_derivative"))}`));
   rows.push(row("|∂Q/∂a|, times its first", (c) => `× ${digits(factor(c, "mean_abs_dq_da"))}`));
-  const verdict = (c) => reading(...["actor_gradient_norm", "tanh_derivative", "mean_abs_dq_da"].map((column) => at(c, column).y), ...["tanh_derivative", "mean_abs_dq_da"].map((column) => at(c, column, 0).y));
+  const verdict = (c) => unknown(c) ?? reading(...["actor_gradient_norm", "tanh_derivative", "mean_abs_dq_da"].map((column) => at(c, column).y), ...["tanh_derivative", "mean_abs_dq_da"].map((column) => at(c, column, 0).y));
   rows.push(row("what has fallen: the tanh or the critic?", verdict));
   rows.push(row("evaluation return", (c) => { const { x, y } = at(c, "evaluation_return"); return `${digits(y)} (episode ${x})`; }));
   const head = el("tr", {}, el("th", { scope: "col" }, ""), ...columns.map(({ name }) => el("th", { scope: "col" }, name)));
