@@ -129,7 +129,7 @@ def test_first_saturated_episode() -> None:
 def test_ratios_and_shares_of_a_run(recorded: Recordings) -> None:
     study = recorded.need("scaled")
     ratios = stopping.with_gradient_ratios(study).set_index(["seed", "actor_lr", "critic_lr"]).loc[(42, 0.1, 0.1)]
-    one = study.norms[(study.norms[["seed", "actor_lr", "critic_lr"]] == (42, 0.1, 0.1)).all(axis=1)]
+    one = study.norms[(study.norms[["seed", "actor_lr", "critic_lr"]] == [42, 0.1, 0.1]).all(axis=1)]
     assert ratios["first_ratio"] == one["gradient_ratio"].iloc[0]
     assert ratios["median_ratio"] == one["gradient_ratio"][one["gradient_ratio"] > 0].median()
     assert stopping.with_unsaturated_shares(study)["unsaturated_end"].round(6).eq(0.01).all()
