@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.recording.results import Study, load_study
+from common.recording.results import Study, load_study, normalised_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUES = "small_noise recent_replay uniform_replay slow_targets"
@@ -48,9 +48,8 @@ def train(folder: Path, preset: str, options: str) -> Study:
 
 def rows(study: Study) -> list[dict[str, float]]:
     """Scores at each age, and what the critic was worth in the episodes before it: means over the four runs."""
-    returns = study.reference_policies.pivot(index="seed", columns="policy", values="evaluation_return")
-    own = study.evaluations.join(returns, on="seed")
-    own["score"] = (own.evaluation_return - own.random) / (own.greedy_offload - own.random)
+    own = study.evaluations
+    own = own.assign(score=normalised_scores(own["evaluation_return"], own["seed"], study.reference_policies))
     found = []
     for age in AGES:
         scores = own[own.episode == age].score

@@ -85,6 +85,9 @@ class Slurm:
             self.executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=TIMEOUTS)
         except RuntimeError as problem:
             raise ConfigError(f"--backend slurm: {problem}") from None
+        odd = [pair for pair in said.sbatch if "=" not in pair]
+        if odd:
+            raise ConfigError(f"--sbatch {odd[0]}: allowed: NAME=VALUE")
         asked = {
             "slurm_partition": said.partition,
             "timeout_min": said.minutes,
