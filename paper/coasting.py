@@ -134,4 +134,3 @@ def mean_cost_under_noise(preset: str, scales: tuple[float, ...]) -> np.ndarray:
 def best_output_under_noise(preset: str, scale: float) -> float:
     """The constant compute output in [−1, 1] that costs least when noise of this scale is added to it."""
     return float(OUTPUTS[mean_cost_under_noise(preset, (scale,))[0].argmin()])
-

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, comparison_tables, only_finished
-from common.config import StudyConfig
+from common.config import GRID, StudyConfig
 from common.recording import schema
-from common.recording.results import SCORE_ENDS, ResultsError, Study, find_studies, load_study, score_ages
+from common.recording.results import ResultsError, Study, find_studies, load_study, normalised_scores, score_ages
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("scaled", "thesis", "interior")
@@ -78,23 +78,22 @@ class StudyFiles:
         """The best constant policy by seed: its share of compute `alpha`, and its `score`."""
         rows = self.study.reference_policies
         found = rows[rows["policy"] == "constant"].set_index("seed")[["alpha"]]
-        return found.assign(score=self.scored(found.index, self.references["constant"]))
+        return found.assign(score=self.scored(self.references["constant"], found.index))
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
         """Rows of evaluations.csv with the normalised `score`."""
         rows = self.study.evaluations
-        return rows.assign(score=self.scored(rows["seed"], rows["evaluation_return"]))
+        return rows.assign(score=self.scored(rows["evaluation_return"], rows["seed"]))
 
-    def scored(self, seeds: Any, returns: Any) -> np.ndarray:
-        """Returns as scores between random (0) and near-optimal (1) of the same seed."""
-        low, high = (self.references.loc[list(seeds), name].to_numpy() for name in SCORE_ENDS)
-        return (np.asarray(returns) - low) / (high - low)
+    def scored(self, returns: pd.Series, seeds: pd.Series | pd.Index) -> pd.Series:
+        """Returns as normalised scores."""
+        return normalised_scores(returns, seeds, self.study.reference_policies)
 
     @property
-    def untrained(self) -> np.ndarray:
-        """Normalised score of each run's untrained policy, in the order of `runs`."""
-        return self.scored(self.runs["seed"], self.runs["first_evaluation_return"])
+    def untrained(self) -> pd.Series:
+        """Normalised score of each run's untrained policy."""
+        return self.scored(self.runs["first_evaluation_return"], self.runs["seed"])
 
     @property
     def above_constant(self) -> pd.Series:
@@ -197,6 +196,11 @@ class Recordings:
         """Rows of the baselines' stopping_episodes.csv, with their preset."""
         tables = [study.agents.assign(preset=preset) for preset, study in self.need_baselines().items()]
         return pd.concat(tables, ignore_index=True)
+
+    @property
+    def median_deaths(self) -> pd.Series:
+        """By actor learning rate, the episode of gradient death of the baselines' median agent."""
+        return self.agents.groupby("actor_lr")["gradient_death_episode"].median().reindex(GRID)
 
     @cached_property
     def compared(self) -> dict[str, pd.DataFrame]:

@@ -95,9 +95,8 @@ def stopping(r: Recordings) -> Macros:
 def first_death(r: Recordings) -> Macros:
     """Gradient death of fast actors, and what leads to it."""
     agents, quick = r.agents, fast(r.runs)
-    death = agents.groupby("actor_lr")["gradient_death_episode"].median()
-    yield "DeathFast", number(death.get(1e-2, np.nan), ".0f")
-    yield "DeathFastest", number(death.get(1e-1, np.nan), ".0f")
+    yield "DeathFast", number(r.median_deaths[1e-2], ".0f")
+    yield "DeathFastest", number(r.median_deaths[1e-1], ".0f")
     early = fast(agents)["gradient_death_episode"] < 50
     yield "FastAgentsDead", of(early.sum(), len(early))
     alone = quick[quick["kind"] == load.DERIVATIVE]
@@ -169,15 +168,14 @@ def sides(r: Recordings) -> Macros:
     """Sides of saturation, and what they are worth."""
     at_rate = r.runs.groupby("actor_lr")["final_saturation_ratio"].median()
     yield "SaturationByRate", span(at_rate, ".0%")
-    settled, runs = [], []
+    settled = []
     for preset, study in r.baselines.items():
         yield f"WrongSide{preset.capitalize()}", share(study.runs["final_wrong_side_saturation"].median())
         logged = fast(study.saturation).set_index(KEY)
         early = logged.loc[logged["episode"] == SET_BY, "wrong_side_saturation"]
         final = study.runs.set_index(KEY)["final_wrong_side_saturation"].reindex(early.index)
         settled.append((early - final).abs() < NEAR)
-        runs.append(len(early))
-    yield "SideSetTen", of(pd.concat(settled).sum(), sum(runs))
+    yield "SideSetTen", of(pd.concat(settled).sum(), len(pd.concat(settled)))
     scaled = r.need("scaled").runs.dropna(subset=["final_wrong_side_saturation", "normalised_score"])
     yield "MedianScoreFastScaled", number(fast(scaled)["normalised_score"].median())
     if scaled["normalised_score"].nunique() < 2:
@@ -237,12 +235,11 @@ def large_actor(r: Recordings) -> Macros:
 def input_norm(r: Recordings) -> Macros:
     """Normalised inputs: the first jump, and who improves."""
     scaled, interior = (r.need(preset, "input_norm") for preset in ("scaled", "interior"))
-    yield from ((f"Input{name}", text) for name, text in _improved("", scaled.runs))
-    yield "ImprovedInputNormScaled", of(scaled.runs["improved"].sum(), len(scaled.runs))
-    yield "ImprovedInputNormInterior", of(interior.runs["improved"].sum(), len(interior.runs))
-    for preset in ("Scaled", "Interior"):
-        row = r.row(preset.lower(), "input_norm")
-        yield f"ViableInputNorm{preset}", of(row.viable_cells, row.cells)
+    yield from _improved("Input", scaled.runs)
+    for preset, study in (("scaled", scaled), ("interior", interior)):
+        row = r.row(preset, "input_norm")
+        yield f"ImprovedInputNorm{preset.capitalize()}", of(study.runs["improved"].sum(), len(study.runs))
+        yield f"ViableInputNorm{preset.capitalize()}", of(row.viable_cells, row.cells)
     above = interior.above_constant
     yield "AboveConstantInputNormInterior", of((above > 0).sum(), len(above))
     yield "AboveConstantMargin", number(above.max())

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE
+from common.analysis.comparison_statistics import BASELINE, FROZEN
 from paper import load, macros
-from paper.load import Recordings, experiment_names, fast, is_control, title
+from paper.load import Recordings, experiment_names, fast, title
 from paper.tables.baseline import cell_rows
-from paper.tables.experiments import DAGGER, RECIPE, median_score, over_clamped
+from paper.tables.experiments import DAGGER, RECIPE, SHOWN, median_score, over_clamped
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
 
-SHOWN = ("scaled", "interior")  # presets in the README's table
 NOTHING = "No results are recorded yet."
+SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
+HEADER = [
+    "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
+    "median score", "drift", "learns in", "better than untrained", "against the baseline",
+]  # fmt: skip
 
 
 def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
@@ -47,15 +51,13 @@ def finding(r: Recordings) -> str:
     """The finding in three sentences."""
     if "scaled" not in r.baselines:
         return NOTHING
-    deaths = r.agents.groupby("actor_lr")["gradient_death_episode"].median()
     lags = fast(r.agents).groupby("actor_lr")["lag"].median()
     slow = fast(r.runs, False)
     flat = slow[slow["kind"] == load.FLAT]
     moved, paid = fast(r.runs)["stopped"], r.runs["improved"]
     lines = [
-        "**What kills actors:** steps that are too long for the scale of their inputs. At actor learning rates of 0.01 "
-        f"and 0.1 the median agent's gradient is exactly zero from episode {number(deaths.get(0.01), '.0f')} and "
-        f"{number(deaths.get(0.1), '.0f')} on, because its tanh has no slope left; at smaller rates "
+        "**What kills actors:** steps that are too long for the scale of their inputs. "
+        f"{first_death(r)}, because its tanh has no slope left; at smaller rates "
         f"{of(len(flat), slow['kind'].notna().sum())} runs that died had a critic that was flat in the actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
         f"(medians), so that {of(moved.sum(), len(moved))} of these runs “stop” only at episode "
@@ -66,35 +68,53 @@ def finding(r: Recordings) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def few_seeds(r: Recordings, presets: Sequence[str]) -> str:
-    """Says so where the recipe is recorded on fewer seeds than the rest."""
-    fewest = min(len(r.get(preset, RECIPE).seeds) for preset in presets)
+def first_death(r: Recordings) -> str:
+    """From when on the median agent at large actor rates has no gradient."""
+    when = " and ".join(number(r.median_deaths[actor_lr], ".0f") for actor_lr in (0.01, 0.1))
+    return f"At actor learning rates of 0.01 and 0.1 the median agent's gradient is exactly zero from episode {when} on"
+
+
+def sentence(r: Recordings, name: str) -> str:
+    """What is recorded of an experiment, in the sentence with which its notebook ends, too."""
+    own = {p: r.get(p, n) for p in SHOWN for n in reversed(r.names(p)) if n.split("-")[0] == name and r.get(p)}
+    if not own:
+        return f"{SENTENCE} This experiment is not recorded with the present code yet."
+    if name == BASELINE:
+        improved = of(r.runs["improved"].sum(), len(r.runs))
+        return f"{SENTENCE} {first_death(r)}, and {improved} runs end better than untrained."
+    parts = []
+    for preset, study in own.items():
+        said = []
+        for column, what in (("never", "never stop"), ("improved", "end better than untrained")) * (name != FROZEN):
+            here, base = (of(x[column].sum(), len(x)) for x in (study.runs, r.need(preset).runs))
+            said.append(f"{here} runs {what} (baseline: {base})")
+        if study.one_age:
+            said.append(f"the median score is {number(r.row(preset, study.name).median_score)}")
+        parts.append(f"on `{preset}`{few_seeds([study])} {listed(said)}")
+    if not all(study.one_age for study in own.values()):
+        parts.append("scores are not compared, because full runs are not recorded with the present code yet")
+    return f"{SENTENCE} {title(study.name)}: {'; '.join(parts)}."
+
+
+def few_seeds(studies: Collection[load.StudyFiles]) -> str:
+    """Says so where studies have fewer seeds than the rest."""
+    fewest = min(len(study.seeds) for study in studies)
     return f" (so far on {fewest} seed{'s' if fewest > 1 else ''} only)" if fewest < 3 else ""
 
 
 def what_helps(r: Recordings) -> str:
-    """The recipe where it is recorded, else the single change with the most viable pairs."""
-    parts = []
-    there = [preset for preset in load.PRESETS if RECIPE in r.names(preset)]
-    for preset in there:
-        row, study = r.row(preset, RECIPE), r.get(preset, RECIPE)
-        parts.append(f"{learns(row)} pairs on `{preset}` (median score {median_score(row, study)})")
-    if parts:
-        told = f"the recipe{few_seeds(r, there)} learns at {listed(parts)}"
-        beaten = {preset: over_clamped(r, preset) for preset in there}
-        beaten = [f"{of((x > 0).sum(), len(x))} pairs on `{preset}`" for preset, x in beaten.items() if x is not None]
-        if beaten:
-            told += f"; it beats the control, smaller learning rates instead of limited steps, in {listed(beaten)}"
-        return f"{told}."
-    for preset in SHOWN:
-        rows = [r.row(preset, name) for name in r.names(preset) if name != BASELINE and not is_control(name)]
-        best = max(rows, key=lambda row: row.viable_cells, default=None)
-        if best is not None:
-            pairs = of(best.viable_cells, best.cells)
-            parts.append(f"{pairs} pairs of rates on `{preset}` ({title(best.name).lower()})")
-    if not parts:
-        return "no change is recorded yet."
-    return f"of the changes recorded so far, each alone, the best brings {listed(parts)} to half of the possible score."
+    """The recipe, and how it compares with its control, where they are recorded."""
+    there = {preset: study for preset in load.PRESETS if (study := r.get(preset, RECIPE))}
+    if not there:
+        return "the recipe is not recorded yet."
+    rows = {preset: r.row(preset, RECIPE) for preset in there}
+    parts = [f"{learns(rows[p])} pairs on `{p}` (median score {median_score(rows[p], there[p])})" for p in there]
+    told = f"the recipe{few_seeds(there.values())} learns at {listed(parts)}"
+    beaten = {preset: over_clamped(r, preset) for preset in there}
+    beaten = [f"{of((x > 0).sum(), len(x))} pairs on `{preset}`" for preset, x in beaten.items() if x is not None]
+    if beaten:
+        told += f"; it beats the control, smaller learning rates instead of limited steps, in {listed(beaten)}"
+    return f"{told}."
 
 
 def learns(row: pd.Series) -> str:
@@ -157,19 +177,14 @@ def results(r: Recordings) -> str:
 
 def page(r: Recordings, name: str) -> str:
     """The found part of one experiment's page: what it shows on every preset, with its options and the baseline."""
-    rows = []
+    rows, ages = [], set()
     for preset in load.PRESETS:
         own = [n for n in r.names(preset) if n.split("-")[0] == name]
-        for study_name in dict.fromkeys([*own, BASELINE] if own and preset in r.baselines else own):
-            rows.append(page_row(r, preset, study_name))
+        ages |= {r.get(preset, n).age for n in own}
+        rows += [page_row(r, preset, n) for n in dict.fromkeys([*own, BASELINE] if own and r.get(preset) else own)]
     if not rows:
-        return f"{NOTHING}\n\n{cost(name)}"
-    header = [
-        "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
-        "median score", "drift", "learns in", "better than untrained", "against the baseline",
-    ]  # fmt: skip
-    parts = [markdown(header, rows)]
-    ages = {r.get(row[0].strip("`"), name).age for row in rows if r.get(row[0].strip("`"), name)}
+        return f"{sentence(r, name)}\n\n{cost(name)}"
+    parts = [sentence(r, name), markdown(HEADER, rows)]
     parts.append(
         f"Scores were taken at {listed(sorted(ages))}; 0 is random, 1 near-optimal. Columns and definitions: "
         "`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then."
@@ -234,9 +249,7 @@ def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
     parts.append(f"## Published claims\n\n{markdown(['claim', 'published', 'here', 'verdict'], claims)}")
     for preset in r.compared:
         rows = [page_row(r, preset, name)[1:] for name in r.names(preset)]
-        header = ["study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained"]
-        header += ["median score", "drift", "learns in", "better than untrained", "against the baseline"]
-        parts.append(f"## Every study on `{preset}`\n\n{markdown(header, rows)}")
+        parts.append(f"## Every study on `{preset}`\n\n{markdown(HEADER[1:], rows)}")
     if any(not study.one_age for study in r.baselines.values()):
         parts.append(f"{DAGGER} The study's scores are of several ages, because runs were stopped early.")
     return {root / "docs" / "findings.md": "\n\n".join(parts) + "\n"}

@@ -13,8 +13,7 @@ MISSING = "–"  # where there is no such number
 SIGNS = {
     "∂Q/∂a": r"\dqda{}", "1 − tanh² z": r"\dtanh{}", "abs(z)": r"$|z|$", "≥": r"$\geq$", "≤": r"$\leq$",
     "×": r"$\times$", "%": r"\%", "_": r"\_", "β₁": r"$\beta_1$", "–": "--", "“": "``", "”": "''", "…": r"\dots{}",
-    "−": "$-$", "#": r"\#", "&": r"\&",
-    "†": r"\textsuperscript{\dag}",
+    "−": "$-$", "#": r"\#", "&": r"\&", "†": r"\textsuperscript{\dag}",
 }  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def saturation_over_time(saturation: pd.DataFrame, study: str = "") -> Figure:
         axes_row[0].set_ylabel(label, fontsize=SMALL)
         _draw(axes_row, table, column)
     label = f"largest |{raw.replace('_', ' ')}pre-activation|\n(log scale)"
-    _draw(panels[2], table, "largest_abs_z", _log_axis(panels[2], table["largest_abs_z"], label))
+    _draw(panels[2], table, "largest_abs_z", log_axis(panels[2], table["largest_abs_z"], label))
     _finish(figure, panels, table, "Saturation of the actors' outputs", study, BINNED)
     return figure
 
@@ -113,7 +113,7 @@ def gradient_norms_over_time(gradient_norms: pd.DataFrame, study: str = "") -> F
         "gradient_ratio": "gradient ratio\n(actor / critic, log)",
     }
     for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
-        _draw(axes_row, gradient_norms, column, _log_axis(axes_row, gradient_norms[column], label))
+        _draw(axes_row, gradient_norms, column, log_axis(axes_row, gradient_norms[column], label))
     _finish(figure, panels, gradient_norms, "Gradient norms (L2)", study, BINNED)
     return figure
 
@@ -207,10 +207,10 @@ def _draw(
         axes.plot(median["episode"], median["shown"], color=colour, lw=1.5, zorder=3, path_effects=[halo])
 
 
-def _log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
+def log_axis(axes_row: np.ndarray, values: pd.Series, label: str, note: str = "\nzeros on the dashed line") -> float:
     """Make a row's y axis logarithmic with at most six decades named; return where zeros are to be drawn.
 
-    Where there are zeros, that is a dashed line a decade below the smallest value, with the tick `0`.
+    Where there are zeros, that is a dashed line below the smallest value, with the tick `0`; `note` says so.
     """
     axes = axes_row[0]
     positive = values[np.isfinite(values) & (values > 0)]
@@ -230,7 +230,7 @@ def _log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
     if has_zeros:
         for panel in axes_row:
             panel.axhline(floor, color="0.5", linestyle=(0, (4, 3)), linewidth=0.7, zorder=1)
-    axes.set_ylabel(label + ("\nzeros on the dashed line" if has_zeros else ""), fontsize=SMALL)
+    axes.set_ylabel(label + note * has_zeros, fontsize=SMALL)
     return floor
 
 

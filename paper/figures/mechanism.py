@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
-from common.analysis.figures import SMALL, actor_colour
+from common.analysis.figures import SMALL, actor_colour, log_axis
 from common.recording.results import learning_rates
 from paper.coasting import OUTPUTS, coasting_steps, mean_cost_under_noise
 from paper.figures import style
@@ -32,7 +32,7 @@ def death(r: Recordings) -> Figure:
     slopes = [*KEY, "episode", "mean_abs_dq_da"]
     tables = {preset: s.saturation.merge(s.norms[slopes], on=slopes[:-1]) for preset, s in studies.items()}
     every = pd.concat(tables.values(), ignore_index=True)
-    zeros = [style.log_axis(row, every[column], label) for row, (column, label) in zip(panels[1:], rows, strict=True)]
+    zeros = [log_axis(row, every[column], label, "") for row, (column, label) in zip(panels[1:], rows, strict=True)]
     for axes_column, (preset, study) in zip(panels.T, studies.items(), strict=True):
         for actor_lr, agents in study.agents.groupby("actor_lr"):
             x, y = shares_over_time(agents["gradient_death_episode"], EARLY)
@@ -40,15 +40,13 @@ def death(r: Recordings) -> Figure:
             own = tables[preset].query("actor_lr == @actor_lr and episode <= @EARLY")
             for axes, (column, _), zero in zip(axes_column[1:], rows, zeros, strict=True):
                 _median_and_middle_half(axes, own, column, zero, actor_colour(actor_lr))
-        for axes in axes_column:
-            style.episode_axis(axes, 2, EARLY)
-            axes.set_xlim(1.8, EARLY)
-            axes.xaxis.set_major_locator(FixedLocator([2, 3, 5, 10, 20, 50, 100]))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes_column[-1].set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(axes_column[-1], EARLY)
+        axes_column[-1].set_xlim(1.8, EARLY)
+        axes_column[-1].xaxis.set_major_locator(FixedLocator([2, 3, 5, 10, 20, 50, 100]))
+        axes_column[-1].xaxis.set_minor_locator(NullLocator())
     panels[0, 0].set_ylabel("agents whose\ngradient has died", fontsize=SMALL)
     panels[0, 0].set_ylim(-0.04, 1.04)
-    style.preset_titles(panels[0], studies)
+    style.titles(panels[0], studies)
     text = style.headline("The first death", studies.values())
     text += "\npoints: logged episodes; zeros on the dashed line"
     return style.finish(figure, text, style.rate_handles(r.runs, line=True))
@@ -71,20 +69,18 @@ def death_and_freeze(r: Recordings) -> Figure:
         above.plot(line, line + law, color="black", linewidth=1, zorder=4)
         below.axvline(law, color="black", linewidth=1, zorder=4)
         above.text(0.97, 0.04, unfinished_text(study.agents), transform=above.transAxes, ha="right", fontsize=SMALL)
-        style.episode_axis(above, 2, longest)
-        above.set_yscale("log")
+        style.episode_axis(above, longest)
+        for axes in (above, below):
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
         above.set_ylim(90, longest * 1.2)
         above.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
-        above.yaxis.set_minor_locator(NullLocator())
-        above.yaxis.set_major_formatter(FuncFormatter(lambda episode, _: f"{episode:.0f}"))
         above.set_xlabel("gradient death (episode, log)", fontsize=SMALL)
-        below.set_yscale("log")
-        below.yaxis.set_minor_locator(NullLocator())
-        below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:.0f}"))
         below.set_xlabel("freeze − death (episodes)", fontsize=SMALL)
     panels[0, 0].set_ylabel("freeze (episode, log)", fontsize=SMALL)
     panels[1, 0].set_ylabel(f"agents per {LAG_BIN} episodes\n(log)", fontsize=SMALL)
-    style.preset_titles(panels[0], studies)
+    style.titles(panels[0], studies)
     handles = [*style.rate_handles(r.runs), style.mark(f"death + {law:.0f}: Adam coasting", None, "black", linewidth=1)]
     return style.finish(figure, style.headline("Gradient death and freeze, every agent", studies.values()), handles, 5)
 
@@ -95,8 +91,7 @@ def wrong_side(r: Recordings) -> Figure:
     figure, panels = style.page(4.2, 2, len(studies), sharex="row", sharey=True)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
         style.run_lines(above, study.saturation, "wrong_side_saturation")
-        style.episode_axis(above, 2, r.runs["total_episodes"].max())
-        above.set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(above, r.runs["total_episodes"].max())
         _final_points(below, study, "final_wrong_side_saturation")
         below.set_xlabel("actor learning rate", fontsize=SMALL)
         for axes in (above, below):
@@ -104,7 +99,7 @@ def wrong_side(r: Recordings) -> Figure:
             axes.set_ylim(-0.04, 1.04)
     panels[0, 0].set_ylabel("wrong-side saturation\n(share, over time)", fontsize=SMALL)
     panels[1, 0].set_ylabel("wrong-side saturation\n(share, at the end)", fontsize=SMALL)
-    style.preset_titles(panels[0], studies)
+    style.titles(panels[0], studies)
     text = style.headline("Saturated on the worse bound", studies.values())
     handles = [
         *style.rate_handles(r.runs, line=True),
@@ -153,10 +148,9 @@ def alignment(r: Recordings) -> Figure:
                 values = by_episode.quantile(share)
                 axes.plot(values.index, values, color=colours[study.name], **look)
         axes.axhline(0, color="0.35", linewidth=0.8, zorder=1)
-        style.episode_axis(axes, 2, 2000)
-        axes.set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(axes, 2000)
     panels[0, 0].set_ylabel("cosine of ∂Q/∂a and ∂r/∂a,\ncompute output", fontsize=SMALL)
-    style.preset_titles(panels[0], there)
+    style.titles(panels[0], there)
     handles = [style.mark(title(name), None, colour, linewidth=1.5) for name, colour in colours.items()]
     return style.finish(figure, "Is the critic's slope the reward's? Median and middle half of the runs", handles)
 

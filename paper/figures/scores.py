@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.analysis.comparison_statistics import BASELINE, KEY
-from common.analysis.figures import NORMAL, SMALL, actor_colour
-from common.recording.results import learning_rate_text, learning_rates
+from common.analysis.figures import SMALL, actor_colour
+from common.recording.results import SCORE_ENDS, learning_rate_text, learning_rates
 from experiments.monitor.study_summary import figure_of
+from paper import load
 from paper.figures import style
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.tables.experiments import RECIPE
@@ -27,13 +29,16 @@ def learning_curves(r: Recordings) -> Figure:
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
             style.run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
             _reference_lines(axes.axhline, study)
-    for axes, rate in zip(panels[0], critic_lrs, strict=True):
-        axes.set_title(f"critic lr {learning_rate_text(rate)}", fontsize=NORMAL)
+            if preset == "scaled":
+                _published_returns(axes, r, study, critic_lr)
+    style.titles(panels[0], [f"critic lr {learning_rate_text(rate)}" for rate in critic_lrs])
     for axes in panels[-1]:
         axes.set_xlabel("training episode", fontsize=SMALL)
     handles = [*style.rate_handles(r.runs, line=True), style.mark("ended early", "o", "0.3", ms=3), *_line_handles()]
+    if "scaled" in studies:
+        handles.append(style.mark("published, in training", "P", "0.3", ms=5, mec="white", mew=0.5))
     text = f"{style.headline('Evaluations', studies.values())}\nthin: one run; thick: median over runs while all run"
-    return style.finish(figure, text, handles, 4)
+    return style.finish(figure, text, handles, 5)
 
 
 def reward_comparison(r: Recordings) -> Figure:
@@ -85,7 +90,7 @@ def recipe(r: Recordings) -> Figure:
             axes.scatter(study.runs["normalised_score"], y, s=8, color=colours, alpha=0.8, linewidth=0, zorder=3)
             axes.plot(study.runs["normalised_score"].median(), -names.index(name), "|", color="black", ms=14, zorder=4)
         axes.set_xlabel("normalised score", fontsize=SMALL)
-    style.preset_titles(panels[0], presets)
+    style.titles(panels[0], presets)
     panels[0, 0].set_yticks([-place for place in range(len(names))], [title(name) for name in names])
     panels[0, 0].set_ylim(0.6 - len(names), 0.6)
     rates = pd.concat([study.runs for study in studies])
@@ -106,6 +111,15 @@ def _reference_lines(draw, study: StudyFiles) -> None:
     """Scores of random actions, of the best constant and of the greedy oracle; `draw` is axhline or axvline."""
     for value, dashes in zip((0.0, study.constants["score"].mean(), 1.0), LINES.values(), strict=True):
         draw(value, color="0.25", linestyle=dashes, linewidth=0.9, zorder=1)
+
+
+def _published_returns(axes: Axes, r: Recordings, study: StudyFiles, critic_lr: float) -> None:
+    """Scores of the published seeded run: its mean return in its last 50 training episodes, at their middle."""
+    low, high = study.references[list(SCORE_ENDS)].mean()
+    runs = r.published_stops(load.SEEDED).query("critic_lr == @critic_lr")
+    x, y = runs["total_episodes"] - 25, (runs["last50_mean_return"] - low) / (high - low)
+    colours = runs["actor_lr"].map(actor_colour)
+    axes.scatter(x, y, marker="P", s=28, color=colours, edgecolor="white", linewidth=0.5, zorder=5)
 
 
 def _line_handles() -> list:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.analysis.comparison_statistics import KEY
-from common.analysis.figures import NORMAL, SMALL, actor_colour, stopping_heatmap
+from common.analysis.figures import NORMAL, SMALL, actor_colour, log_axis, stopping_heatmap
 from common.recording.results import learning_rate_text, learning_rates
+from paper import load
 from paper.figures import style
 from paper.load import Recordings, StudyFiles
 
+Measure = Callable[[StudyFiles], pd.DataFrame]
 BUBBLE = 0.075  # points² per episode
 BUBBLES_NAMED = (200, 500, 1000, 2000)
 LIFE_EVENTS = (
@@ -32,28 +37,28 @@ def stopping(r: Recordings, preset: str = "scaled") -> Figure:
 
 
 def bubbles(r: Recordings) -> Figure:
-    """Stopping episode of every run as the area of a bubble, a panel per preset, seeds side by side in a cell."""
+    """Stopping episode of every run as the area of a bubble, seeds side by side, the published ones as rings."""
     studies = r.need_baselines()
-    figure, panels = style.page(2.9, 1, len(studies), sharex=True, sharey=True)
+    figure, panels = style.page(3.0, 1, len(studies), sharex=True, sharey=True)
     actor_lrs, critic_lrs = learning_rates(r.runs)
-    for axes, study in zip(panels[0], studies.values(), strict=True):
-        for (actor_lr, critic_lr, seed), run in study.runs.groupby(["actor_lr", "critic_lr", "seed"]):
-            across = (study.seeds.index(seed) + 0.5) / len(study.seeds) - 0.5
-            x, y = critic_lrs.index(critic_lr) + 0.9 * across, actor_lrs.index(actor_lr)
-            stop = run["stopping_episode"].iloc[0]
-            if np.isnan(stop):
-                axes.scatter(x, y, s=26, marker="x", color="0.55", linewidth=0.8)
-            else:
-                axes.scatter(x, y, s=BUBBLE * stop, color=actor_colour(actor_lr), linewidth=0)
+    for axes, (preset, study) in zip(panels[0], studies.items(), strict=True):
+        ours = [study.runs[study.runs["seed"] == seed] for seed in study.seeds]
+        theirs = [r.published_stops(source) for source in (load.UNSEEDED, load.SEEDED)] if preset == "scaled" else []
+        for series, height in ((ours, 0.2 * bool(theirs)), (theirs, -0.24)):
+            for place, runs in enumerate(series):
+                across = 0.9 * ((place + 0.5) / len(series) - 0.5)
+                _bubbles(axes, runs, learning_rates(r.runs), (across, height), hollow=series is theirs)
         style.rate_ticks(axes, r.runs)
         for rows, line in ((range(len(actor_lrs) - 1), axes.axhline), (range(len(critic_lrs) - 1), axes.axvline)):
             for place in rows:
                 line(place + 0.5, color="0.8", linewidth=0.6, zorder=0)
-    style.preset_titles(panels[0], studies)
+    style.titles(panels[0], studies)
     panels[0, 0].set_ylabel("actor learning rate", fontsize=SMALL)
+    rings = [style.mark("published", "o", "0.4", mfc="none", ms=5)] if "scaled" in studies else []
     sizes = [style.mark(f"episode {e}", "o", "0.4", ms=(BUBBLE * e) ** 0.5, mew=0) for e in BUBBLES_NAMED]
     text = style.headline("Stopping episode of every run", studies.values())
-    style.finish(figure, text, [*sizes, style.mark("never", "x", "0.55", ms=5)])
+    text += "\nrings, on scaled: published, left the unseeded run, right the seeded one" * bool(rings)
+    style.finish(figure, text, [*sizes, style.mark("never", "x", "0.55", ms=5), *rings])
     for axes in panels[0]:
         axes.grid(False)
         axes.tick_params(length=0)
@@ -62,22 +67,15 @@ def bubbles(r: Recordings) -> Figure:
 
 def asymmetry_and_stopping(r: Recordings) -> Figure:
     """Gradient ratio of every run, at its first training step and while it was not zero, over its stopping episode."""
-    tables = {preset: with_gradient_ratios(study) for preset, study in r.need_baselines().items()}
-    rows = {
-        "first_ratio": "ratio at the first\ntraining step (log)",
-        "median_ratio": "median ratio while\nit is not 0 (log)",
-    }
-    return _over_stopping(r, tables, rows, "Gradient ratio (actor / critic) and stopping")
+    rows = {"first_ratio": "ratio at the first\ntraining step", "median_ratio": "median ratio while\nit is not 0"}
+    return _over_stopping(r, with_gradient_ratios, rows, "Gradient ratio (actor / critic) and stopping")
 
 
 def saturation_and_stopping(r: Recordings) -> Figure:
     """Share of outputs that are not saturated, at episode 100 and at the end, over the stopping episode."""
-    tables = {preset: with_unsaturated_shares(study) for preset, study in r.need_baselines().items()}
-    rows = {
-        "unsaturated_100": "share not saturated,\nepisode 100 (log)",
-        "unsaturated_end": "share not saturated,\nat the end (log)",
-    }
-    return _over_stopping(r, tables, rows, "Saturation and stopping")
+    when = {"unsaturated_100": "episode 100", "unsaturated_end": "at the end"}
+    rows = {column: f"share not saturated,\n{text}" for column, text in when.items()}
+    return _over_stopping(r, with_unsaturated_shares, rows, "Saturation and stopping")
 
 
 def agents_over_time(r: Recordings) -> Figure:
@@ -93,13 +91,11 @@ def agents_over_time(r: Recordings) -> Figure:
             x, y = shares_over_time(agents[event], end)
             axes.step(x, y, where="post", color=colour, linewidth=0.9, alpha=0.8)
             axes.plot(end, y[-1], "o", color=colour, ms=2.5, zorder=4)
-    for axes, rate in zip(panels[0], critic_lrs, strict=True):
-        axes.set_title(f"critic lr {learning_rate_text(rate)}", fontsize=NORMAL)
-        axes.set_ylim(-0.04, 1.04)
-        axes.set_yticks([0, 0.5, 1])
+    style.titles(panels[0], [f"critic lr {learning_rate_text(rate)}" for rate in critic_lrs])
+    panels[0, 0].set_ylim(-0.04, 1.04)
+    panels[0, 0].set_yticks([0, 0.5, 1])
     for axes in panels[-1]:
-        style.episode_axis(axes, 2, float(last.max()))
-        axes.set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(axes, float(last.max()))
     handles = [*style.rate_handles(study.runs, line=True), style.mark("run ended", "o", "0.3", ms=3)]
     return style.finish(figure, style.headline("Agents over time, a line per run", [study]), handles)
 
@@ -133,20 +129,34 @@ def with_unsaturated_shares(study: StudyFiles, episode: int = 100) -> pd.DataFra
     return runs.assign(unsaturated_end=(1 - runs["final_saturation_ratio"]).round(9))
 
 
-def _over_stopping(r: Recordings, tables: dict[str, pd.DataFrame], rows: dict[str, str], text: str) -> Figure:
-    """A row of panels per column, a panel per preset: every run's value over its stopping episode."""
+def _bubbles(axes: Axes, runs: pd.DataFrame, rates: tuple, offset: tuple[float, float], hollow: bool) -> None:
+    """Stopping episodes of a run per cell, `offset` from the cell's middle; a cross where it never stopped."""
+    actor_lrs, critic_lrs = rates
+    for run in runs[runs["actor_lr"].isin(actor_lrs) & runs["critic_lr"].isin(critic_lrs)].itertuples():
+        x, y = critic_lrs.index(run.critic_lr) + offset[0], actor_lrs.index(run.actor_lr) + offset[1]
+        look = {"s": 16, "marker": "x", "color": "0.55", "linewidth": 0.8}
+        if not np.isnan(run.stopping_episode):
+            colour = actor_colour(run.actor_lr)
+            look = {"s": BUBBLE * run.stopping_episode, "edgecolor": colour, "linewidth": 0.9 * hollow}
+            look["facecolor"] = "none" if hollow else colour
+        axes.scatter(x, y, **look)
+
+
+def _over_stopping(r: Recordings, measure: Measure, rows: dict[str, str], text: str) -> Figure:
+    """Every run's values over its stopping episode: a row of panels per column that is measured, a panel per preset."""
+    tables = {preset: measure(study) for preset, study in r.need_baselines().items()}
     figure, panels = style.page(4.0, len(rows), len(tables), sharex=True, sharey="row")
     runs = pd.concat(tables.values(), ignore_index=True)
     lane = style.stopping_lane(runs)
     runs = runs.assign(stop=style.place_stops(runs, lane))
     for axes_row, (column, label) in zip(panels, rows.items(), strict=True):
-        zeros = style.log_axis(axes_row, runs[column], label)
+        zeros = log_axis(axes_row, runs[column], f"{label} (log)", "")
         shown = runs.assign(**{column: runs[column].mask(runs[column] == 0, zeros)})
         for axes, preset in zip(axes_row, tables, strict=True):
             style.run_points(axes, shown[shown["preset"] == preset], "stop", column)
     style.stopping_axis(panels.ravel(), lane, min(100.0, runs["stopping_episode"].min()))
     for axes in panels[-1]:
         axes.set_xlabel("stopping episode (log)", fontsize=SMALL)
-    style.preset_titles(panels[0], tables)
+    style.titles(panels[0], tables)
     text = style.headline(text, r.baselines.values())
     return style.finish(figure, text, [*style.rate_handles(runs), *style.critic_handles(runs)], 4)

@@ -148,37 +148,14 @@ def alone(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[single], y[single]
 
 
-def log_axis(axes_row: np.ndarray, values: pd.Series, label: str) -> float:
-    """Make a row's y axis logarithmic with at most six decades named; return where zeros are to be drawn.
-
-    Where there are zeros, that is a dashed line below the smallest value, with the tick `0`.
-    """
-    axes = axes_row[0]
-    positive = values[np.isfinite(values) & (values > 0)]
-    zeros = bool((values == 0).any())
-    low = math.floor(math.log10(positive.min())) if len(positive) else 0
-    high = max(math.ceil(math.log10(positive.max())) if len(positive) else 1, low + 1)
-    decades = range(low, high + 1, math.ceil((high - low + 1) / 5))
-    gap = max(1.0, 0.12 * (high - low))
-    floor, margin = 10.0 ** (low - gap), 10 ** (0.05 * (high - low + gap))
-    axes.set_yscale("log")
-    ticks, names = [10.0**decade for decade in decades], [f"$10^{{{decade}}}$" for decade in decades]
-    axes.set_yticks([floor] * zeros + ticks, ["0"] * zeros + names)
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim((floor if zeros else 10.0**low) / margin, 10.0**high * margin)
-    for panel in axes_row if zeros else ():
-        panel.axhline(floor, color="0.5", linestyle=(0, (4, 3)), linewidth=0.7, zorder=1)
-    axes.set_ylabel(label, fontsize=SMALL)
-    return floor
-
-
-def episode_axis(axes: Axes, low: float = 1, high: float = 2000) -> None:
-    """A log axis of training episodes with plain numbers."""
+def episode_axis(axes: Axes, last: float) -> None:
+    """A log axis of training episodes, from the first training step on, with plain numbers."""
     axes.set_xscale("log")
-    axes.set_xlim(low * 0.9, high * 1.1)
+    axes.set_xlim(1.8, last * 1.1)
     axes.xaxis.set_major_locator(LogLocator(10, numticks=6))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda episode, _: f"{episode:.0f}"))
+    axes.set_xlabel("training episode (log)", fontsize=SMALL)
 
 
 def stopping_lane(runs: pd.DataFrame) -> float:
@@ -210,10 +187,10 @@ def score_axis(set_scale: Any, lowest: float) -> None:
         set_scale("symlog", linthresh=1.0, linscale=1.5)
 
 
-def preset_titles(panels: Iterable[Axes], presets: Iterable[str]) -> None:
-    """The presets' names over their panels."""
-    for axes, preset in zip(panels, presets, strict=True):
-        axes.set_title(preset, fontsize=NORMAL)
+def titles(panels: Iterable[Axes], names: Iterable[str]) -> None:
+    """Names of panels, above them."""
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(name, fontsize=NORMAL)
 
 
 def rate_ticks(axes: Axes, runs: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator
 
 from common.analysis.comparison_statistics import KEY
-from common.analysis.figures import NEVER_GREY, NORMAL, SMALL, actor_colour
+from common.analysis.figures import NEVER_GREY, NORMAL, SMALL, actor_colour, log_axis
 from common.recording.results import learning_rate_text, learning_rates
 from paper.figures import style
 from paper.load import Recordings, StudyFiles
@@ -60,11 +60,10 @@ def _by_critic_rate(study: StudyFiles, table: pd.DataFrame, rows: dict[str, str]
             axes_row[0].set_ylim(-0.04, 1.04)
             axes_row[0].set_ylabel(label, fontsize=SMALL)
         else:
-            zeros = style.log_axis(axes_row, table[column], label)
+            zeros = log_axis(axes_row, table[column], label, "")
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
             style.run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros)
-    for axes, critic_lr in zip(panels[0], critic_lrs, strict=True):
-        axes.set_title(f"critic lr {learning_rate_text(critic_lr)}", fontsize=NORMAL)
+    style.titles(panels[0], [f"critic lr {learning_rate_text(rate)}" for rate in critic_lrs])
     return _over_episodes(figure, panels, study, text)
 
 
@@ -76,7 +75,7 @@ def gradient_comparison(r: Recordings) -> Figure:
     for axes_row, what in zip(panels, ("gradient", "update"), strict=True):
         actor, critic = f"actor_{what}_norm", f"critic_{what}_norm"
         every = pd.concat([table[actor] for table in moments.values()], ignore_index=True)
-        zeros = style.log_axis(axes_row, every, f"actor {what} norm\n(RMS over agents, log)")
+        zeros = log_axis(axes_row, every, f"actor {what} norm\n(RMS over agents, log)", "")
         for axes, table in zip(axes_row, moments.values(), strict=True):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(10, numticks=6))
@@ -84,8 +83,7 @@ def gradient_comparison(r: Recordings) -> Figure:
             style.run_points(axes, table.assign(**{actor: table[actor].mask(table[actor] == 0, zeros)}), critic, actor)
             axes.set_xlabel(f"critic {what} norm (log)", fontsize=SMALL)
         _equal_ratio_lines(axes_row)
-    for axes, moment in zip(panels[0], moments, strict=True):
-        axes.set_title(moment, fontsize=NORMAL)
+    style.titles(panels[0], moments)
     handles = [*style.rate_handles(study.norms), *style.critic_handles(study.norms)]
     return style.finish(figure, style.headline("Actor against critic, every run", [study]), handles, 4)
 
@@ -97,7 +95,7 @@ def per_layer_gradients(r: Recordings) -> Figure:
     for axes_row, network in zip(panels, ("actor", "critic"), strict=True):
         columns = [f"{network}_fc{layer}" for layer in (1, 2, 3)]
         who = "actors, RMS over agents" if network == "actor" else "critic"
-        zeros = style.log_axis(axes_row, study.norms[columns].stack(), f"{who} (log)")
+        zeros = log_axis(axes_row, study.norms[columns].stack(), f"{who} (log)", "")
         for axes, column, place in zip(axes_row, columns, ("first", "second", "output"), strict=True):
             style.run_lines(axes, study.norms, column, zeros)
             axes.set_title(f"{network}, {place} layer", fontsize=NORMAL)
@@ -121,11 +119,9 @@ def preactivation_statistics(r: Recordings) -> Figure:
     panels[0, 0].set_yscale("symlog", linthresh=2.0, linscale=0.8)
     panels[0, 0].set_yticks(ticks, names)
     panels[0, 0].yaxis.set_minor_locator(NullLocator())
-    for axes, rate in zip(panels[0], actor_lrs, strict=True):
-        axes.set_title(f"actor lr {learning_rate_text(rate)}", fontsize=NORMAL)
+    style.titles(panels[0], [f"actor lr {learning_rate_text(rate)}" for rate in actor_lrs])
     for axes in panels[-1]:
-        style.episode_axis(axes, 2, r.runs["total_episodes"].max())
-        axes.set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(axes, r.runs["total_episodes"].max())
     handles = [
         style.mark("1%–99% quantiles", "s", "0.75", ms=6), style.mark("25%–75%", "s", "0.5", ms=6),
         style.mark("smallest and largest z, every run", None, "0.3", linewidth=0.6),
@@ -177,8 +173,7 @@ def first_saturated_episode(saturation: pd.DataFrame, above: float = 0.9) -> pd.
 def _over_episodes(figure: Figure, panels: np.ndarray, study: StudyFiles, text: str) -> Figure:
     longest = study.runs["total_episodes"].max()
     for axes in panels[-1]:
-        style.episode_axis(axes, 2, longest)
-        axes.set_xlabel("training episode (log)", fontsize=SMALL)
+        style.episode_axis(axes, longest)
     handles = style.rate_handles(study.runs, line=True)
     if (study.runs["total_episodes"] < longest).any():
         handles.append(style.mark("ended early", "o", "0.3", ms=3))

@@ -96,4 +96,3 @@ def verdicts(r: Recordings) -> str:
     rows = [[v.claim, v.published, v.here, f"**{v.verdict}**"] for v in all_verdicts(r)]
     widths = "".join(rf">{{\raggedright\arraybackslash}}p{{{w}\linewidth}}" for w in (0.28, 0.2, 0.33, 0.11))
     return tabular(widths, ["claim & published & here & verdict"], rows)
-
