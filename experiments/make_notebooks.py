@@ -1,10 +1,12 @@
-"""Write the notebook of every experiment, <name>/<name>.ipynb, from the docstring of its run script.
+"""Write the notebook of every experiment, <name>/<name>.ipynb, from the docstring of its run script and its README.
 
     python experiments/make_notebooks.py            write the notebooks that differ
     python experiments/make_notebooks.py --check    write nothing; exit code 1 and a line each where one differs
 
 All notebooks have the same cells; what differs is the name, the docstring ("Title: hypothesis." and what differs from
-the baseline) and the links, which follow from the repository's address in pyproject.toml.
+the baseline), the links, which follow from the repository's address in pyproject.toml, and the finding: the sentence
+that paper/make.py writes into the README, and the picture that shows it. Of the monitor's notebook, which is written by
+hand, only the sentence is written here, from docs/monitor.md.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from string import Template
 
 HERE = Path(__file__).resolve().parent
+MONITOR = HERE / "monitor" / "saturation_monitor.ipynb"
 BRANCH = "main"
 GITHUB = "https://github.com/"
 METADATA = {
@@ -143,8 +146,26 @@ else:
     print(RESULTS_ARCHIVE)
 """
 
+PICTURE = """\
+# @title The finding in one picture
+# $look
+for study in STUDIES:
+    display(Image(str(study / "$picture.png"), width=800))
+"""
+
+FINDING = """\
+$sentence
+
+(Of the recorded studies; the picture above is of yours. Every number: [README]($readme).)
+"""
+FOUND = "**In one sentence:** "  # how a page's sentence begins
+# The study's figure that shows whether its actors learn, and how to look at it; of the baseline, why they do not.
+CURVES = ("learning_curves", "Actors that learn move from the dotted line (random) to the solid one (near-optimal).")
+NORMS = ("gradient_norms_over_time", "Actors at the dashed line have no gradient at all; their critic learns on.")
+
 CODE_CELLS = {
-    "gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "report": REPORT, "download": DOWNLOAD
+    "gpu": GPU, "drive": DRIVE, "code": CODE, "run": RUN, "show": SHOW, "report": REPORT, "download": DOWNLOAD,
+    "picture": PICTURE,
 }  # fmt: skip
 
 
@@ -166,6 +187,26 @@ def colab_link(name: str) -> str:
     return f"https://colab.research.google.com/github/{path}/blob/{BRANCH}/experiments/{name}/{name}.ipynb"
 
 
+def sentence(page: Path) -> str:
+    """The sentence of a page that paper/make.py writes; SystemExit if there is none."""
+    found = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith(FOUND)]
+    if len(found) != 1:
+        raise SystemExit(f"{page}: {len(found)} lines begin with {FOUND!r}; needed: the one that paper/make.py writes")
+    return found[0]
+
+
+def monitor_notebook() -> str:
+    """Text of the monitor's notebook, its finding written anew."""
+    content = json.loads(MONITOR.read_text(encoding="utf-8"))
+    content["cells"][-1]["source"] = sentence(HERE.parent / "docs" / "monitor.md")
+    return text_of(content)
+
+
+def text_of(content: dict) -> str:
+    """A notebook as the text of its file."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 def notebook(script: Path) -> str:
     """Text of the notebook of a run script; SystemExit if its docstring has another shape."""
     name = script.parent.name
@@ -174,6 +215,7 @@ def notebook(script: Path) -> str:
     title, colon, hypothesis = " ".join(headline.split()).partition(": ")
     if not (colon and hypothesis):
         raise SystemExit(f'{script}: docstring begins with {headline[:60]!r}; allowed: "Title: hypothesis."')
+    picture, look = NORMS if name == "baseline" else CURVES
     words = {
         "name": name,
         "title": title,
@@ -181,17 +223,23 @@ def notebook(script: Path) -> str:
         "difference": difference,
         "colab": colab_link(name),
         "repository": repository(),
+        "readme": f"{repository()}/blob/{BRANCH}/experiments/{name}/README.md",
+        "sentence": sentence(script.with_name("README.md")),
+        "picture": picture,
+        "look": look,
         "project": repository().rsplit("/", 1)[-1],
     }
 
     def source(template: str) -> list[str]:
         return Template(template).substitute(words).strip().splitlines(keepends=True)
 
-    cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": source(TITLE)}]
+    title, finding = (
+        {"cell_type": "markdown", "id": key, "metadata": {}, "source": source(template)}
+        for key, template in (("title", TITLE), ("finding", FINDING))
+    )
     empty = {"cell_type": "code", "execution_count": None, "id": "", "metadata": {}, "outputs": []}
-    cells += [{**empty, "id": key, "source": source(template)} for key, template in CODE_CELLS.items()]
-    content = {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    cells = [{**empty, "id": key, "source": source(template)} for key, template in CODE_CELLS.items()]
+    return text_of({"cells": [title, *cells, finding], "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5})
 
 
 def main() -> None:
@@ -200,8 +248,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, only say which notebooks differ")
     check = parser.parse_args().check
     stale = 0
-    for script in scripts():
-        path, text = script.with_name(f"{script.parent.name}.ipynb"), notebook(script)
+    texts = {script.with_name(f"{script.parent.name}.ipynb"): notebook(script) for script in scripts()}
+    for path, text in (texts | {MONITOR: monitor_notebook()}).items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1

@@ -9,7 +9,7 @@ import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
 from paper import load, macros
-from paper.load import Recordings, experiment_names, fast, title
+from paper.load import NotRecorded, Recordings, experiment_names, fast, title
 from paper.tables.baseline import cell_rows
 from paper.tables.experiments import DAGGER, RECIPE, SHOWN, median_score, over_clamped
 from paper.tables.law import spread
@@ -34,6 +34,8 @@ def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
         if not path.exists():
             raise SystemExit(f"experiments/{name}/README.md: no such file; copy a neighbour's and rewrite it")
         found[path] = filled(path, path.read_text(), "found", page(r, name))
+    path = root / "docs" / "monitor.md"
+    found[path] = filled(path, path.read_text(), "found", monitor(r))
     return found
 
 
@@ -94,6 +96,16 @@ def sentence(r: Recordings, name: str) -> str:
     if not all(study.one_age for study in own.values()):
         parts.append("scores are not compared, because full runs are not recorded with the present code yet")
     return f"{SENTENCE} {title(study.name)}: {'; '.join(parts)}."
+
+
+def monitor(r: Recordings) -> str:
+    """The same of the study on other people's agents."""
+    try:
+        told = dict(macros.monitor(r))
+    except NotRecorded:
+        return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
+    returns = f"{told['MonitorPlain']}, with limited steps {told['MonitorLimited']}"
+    return f"{SENTENCE} TD3 on Pendulum-v1 at a learning rate of 0.1 has a median return of {returns}."
 
 
 def few_seeds(studies: Collection[load.StudyFiles]) -> str:

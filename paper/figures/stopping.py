@@ -58,11 +58,7 @@ def bubbles(r: Recordings) -> Figure:
     sizes = [style.mark(f"episode {e}", "o", "0.4", ms=(BUBBLE * e) ** 0.5, mew=0) for e in BUBBLES_NAMED]
     text = style.headline("Stopping episode of every run", studies.values())
     text += "\nrings, on scaled: published, left the unseeded run, right the seeded one" * bool(rings)
-    style.finish(figure, text, [*sizes, style.mark("never", "x", "0.55", ms=5), *rings])
-    for axes in panels[0]:
-        axes.grid(False)
-        axes.tick_params(length=0)
-    return figure
+    return style.finish(figure, text, [*sizes, style.mark("never", "x", "0.55", ms=5), *rings], cells=True)
 
 
 def asymmetry_and_stopping(r: Recordings) -> Figure:

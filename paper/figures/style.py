@@ -41,10 +41,14 @@ def page(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tupl
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def finish(figure: Figure, text: str, handles: Iterable[Line2D] = (), columns: int = 6) -> Figure:
-    """Small ticks, light grid, legend below, title above."""
+def finish(figure: Figure, text: str, handles: Iterable[Line2D] = (), columns: int = 6, cells: bool = False) -> Figure:
+    """Small numbers, light grid or cells, no box, legend below, title above."""
     for axes in figure.axes:
-        tidy(axes)
+        axes.tick_params(labelsize=SMALL, **{"length": 0} if cells else {})
+        axes.spines[["top", "right"]].set_visible(False)
+        if not cells:
+            axes.grid(color="0.92", linewidth=0.6)
+        axes.set_axisbelow(True)
     handles = list(handles)
     if handles:
         figure.legend(
@@ -53,14 +57,6 @@ def finish(figure: Figure, text: str, handles: Iterable[Line2D] = (), columns: i
         )  # fmt: skip
     figure.suptitle(text, fontsize=NORMAL)
     return figure
-
-
-def tidy(axes: Axes) -> None:
-    """Light grid behind the data, no box, small numbers."""
-    axes.tick_params(labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
 
 
 def headline(text: str, studies: Iterable[StudyFiles]) -> str:

@@ -146,11 +146,8 @@ def saturation_grid(r: Recordings) -> Figure:
         _shaded_cells(axes, runs, column, factor, shade)
         axes.set_title(label, fontsize=SMALL)
     panels[0, 0].set_ylabel("actor learning rate", fontsize=SMALL)
-    style.finish(figure, f"{style.headline('Saturation', [study])}\nmedian over seeds, below it the range")
-    for axes in panels[0]:
-        axes.grid(False)
-        axes.tick_params(length=0)
-    return figure
+    text = f"{style.headline('Saturation', [study])}\nmedian over seeds, below it the range"
+    return style.finish(figure, text, cells=True)
 
 
 def norms_at_moments(norms: pd.DataFrame) -> dict[str, pd.DataFrame]:

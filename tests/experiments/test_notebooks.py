@@ -70,8 +70,24 @@ def test_valid_and_without_outputs(name: str) -> None:
     content = json.loads((ROOT / "experiments" / name / f"{name}.ipynb").read_text())
     nbformat.validate(content)
     cells = {cell["id"]: cell for cell in content["cells"]}
-    assert list(cells) == ["title", "gpu", "drive", "code", "run", "show", "report", "download"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in list(cells.values())[1:])
+    assert list(cells) == ["title", "gpu", "drive", "code", "run", "show", "report", "download", "picture", "finding"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in list(cells.values())[1:-1])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS[:2])
+def test_the_finding_is_the_readmes(name: str, repository: Path, tmp_path: Path) -> None:
+    """It follows the README; where that has none, one line says so."""
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("common", "dist"))
+    readme, notebook = (copy / "experiments" / name / file for file in ("README.md", f"{name}.ipynb"))
+    found = "**In one sentence:** "
+    written = readme.read_text(encoding="utf-8")
+    readme.write_text(written.replace(found, f"{found}This is new. "), encoding="utf-8")
+    assert generator(copy).returncode == 0
+    assert f"{found}This is new. " in "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][-1]["source"])
+    readme.write_text(written.replace(found, ""), encoding="utf-8")
+    done = generator(copy, "--check")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and str(readme) in done.stderr
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -91,6 +107,8 @@ def test_runs_from_top_to_bottom(name: str, repository: Path, tmp_path: Path) ->
     assert len(pictures) == len(list(folder.glob("*.png"))) > 0
     (page,) = [output.data["text/html"] for output in cells["report"].outputs]
     assert unescape(page.split('srcdoc="')[1].split('"')[0]) == (folder / "report.html").read_text(encoding="utf-8")
+    (picture,) = [output for output in cells["picture"].outputs if "image/png" in output.get("data", {})]
+    assert picture.data["image/png"] in [shown.data["image/png"] for shown in pictures]
     archive = runtime / "results" / f"{name}_results.zip"
     assert (runtime / "downloads.txt").read_text() == f"{archive}\n"
     with zipfile.ZipFile(archive) as packed:
