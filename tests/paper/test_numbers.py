@@ -15,7 +15,7 @@ from written_by_hand import write_study
 from common.environment.mec_env import MecEnv, share
 from paper import coasting
 from paper.load import BOTH, DERIVATIVE, FLAT, Recordings
-from paper.pages import against_baseline
+from paper.pages import against_baseline, sentence
 from paper.tables.experiments import median_score
 from paper.text import interval, latex, listed, number, rate, seeds_text, significant, span
 from paper.verdicts import NOT, PARTLY, REPRODUCED, better_pairs, large_actor, outcome
@@ -142,6 +142,17 @@ def test_a_claim_is_judged_on_the_published_double_change(tmp_path: Path) -> Non
     write_study(tmp_path / "double_changes" / "scaled" / "gradient_clipping", double, "scaled")
     found = outcome(Recordings(tmp_path), "gradient_clipping")
     assert found.verdict == REPRODUCED and "double change" in found.here
+
+
+def test_the_sentence_of_a_page_says_what_is_comparable(tmp_path: Path) -> None:
+    better, good = runs_with([0.5] * 4, stops=[200, "", "", ""]), runs_with([0.5] * 4)
+    mixed = good[:3] + runs_with([0.5] * 4, 50)[3:]
+    r = record(tmp_path, baseline=runs_with([0.1] * 4), layernorm=better, input_norm=mixed)
+    told = sentence(r, "layernorm")
+    assert "3 of 4 runs never stop (baseline: 0 of 4), 4 of 4 runs end better than untrained (baseline: 0 of 4)" in told
+    assert "median score is 0.50" in told and "1 seed only" in told
+    assert "not compared" in sentence(r, "input_norm") and "median score" not in sentence(r, "input_norm")
+    assert "not recorded" in sentence(r, "td3") and "0 of 4 runs end better" in sentence(r, "baseline")
 
 
 def test_pieces_of_the_loader(tmp_path: Path) -> None:
