@@ -1,21 +1,22 @@
-"""Fixtures of several test modules.
+"""Fixtures of all test modules.
 
 Imports `common` before anything imports torch, because it sets what torch's thread pool reads when it loads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 import common  # noqa: F401
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Tiny products without waiting for a second core, which may have other work."""
-    from helpers import cpu_threads  # not above: it loads torch
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch starts with one thread, and a study in this process finds one core.
 
-    with cpu_threads(1):
-        yield
+    Two would wait for each other where a core has other work, and a forked process would wait for the second for ever.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)

@@ -76,18 +76,21 @@ class Slurm:
 
     def __init__(self, said: argparse.Namespace, folder: Path):
         """`folder` is shared by all nodes. ConfigError where there is no submitit or no Slurm."""
+        odd = [pair for pair in said.sbatch if "=" not in pair]
+        if odd:
+            raise ConfigError(f"--sbatch {odd[0]}: allowed: NAME=VALUE")
         submitit = _needed("submitit", "slurm")
         self.refusal = submitit.core.utils.FailedJobError
         self.file = folder / "slurm_jobs.json"
-        self.ids: dict[str, str] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        try:
+            self.ids: dict[str, str] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        except ValueError:
+            raise ConfigError(f"{self.file}: damaged; without it, jobs that are queued would be queued again") from None
         self.queued: set[str] = set()
         try:
             self.executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=TIMEOUTS)
         except RuntimeError as problem:
             raise ConfigError(f"--backend slurm: {problem}") from None
-        odd = [pair for pair in said.sbatch if "=" not in pair]
-        if odd:
-            raise ConfigError(f"--sbatch {odd[0]}: allowed: NAME=VALUE")
         asked = {
             "slurm_partition": said.partition,
             "timeout_min": said.minutes,

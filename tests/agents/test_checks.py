@@ -14,8 +14,6 @@ from common.agents.reports import RunKey
 from common.config import ConfigError, StudyConfig
 from common.experiment import Experiment
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KEYS = [RunKey(1, 1e-3, 1e-3), RunKey(2, 1e-3, 1e-3)]
 SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "critic_hidden": (16, 8)}
 

@@ -155,7 +155,6 @@ def stored_priorities(learner: Learner, run: int) -> np.ndarray:
     return learner.replay.priorities[run][learner.replay.priorities[run] > 0].numpy()
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", [*CASES, *VARIANTS])
 def test_follows_the_naive_learner(name: str) -> None:
     case = (CASES | VARIANTS)[name]

@@ -26,7 +26,6 @@ SMALL = {"agents": 4, "channels": 2, "batch_size": 32, "updates_per_episode": 4,
 
 
 @pytest.mark.parametrize("preset", ["scaled", "thesis"])
-@pytest.mark.usefixtures("one_thread")
 def test_learner_reaches_the_oracle(preset: str) -> None:
     """Every seed gets at least 0.8 of the way from random actions to the oracle; frozen actors do not."""
     keys = [RunKey(seed, actor_lr, 1e-3) for seed in SEEDS for actor_lr in (0.0, 1e-3)]

@@ -21,8 +21,6 @@ from common.experiment import Experiment
 from common.recording.results import load_study
 from common.study.runner import run_study
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KEYS = [RunKey(1, 1e-4, 1e-2), RunKey(2, 1e-3, 1e-3)]
 SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "eval_episodes": 1, "critic_hidden": (16, 8)}
 

@@ -23,8 +23,6 @@ from common.environment.mec_env import STEPS
 from common.experiment import Experiment
 from common.recording.tracking import gradient_columns, saturation_columns
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KEYS = [RunKey(1, 1e-2, 1e-2), RunKey(2, 1e-1, 1e-3)]
 EPISODES = 3
 SMALL = {"agents": 12, "batch_size": 8, "episodes": 20, "eval_episodes": 2}

@@ -15,8 +15,6 @@ from common.agents.optimizer import Adam
 from common.agents.remedies import LimitedAdam
 from common.agents.reports import RunKey
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 KEYS = [RunKey(1, 1e-1, 1e-1)]
 SMALL = {"agents": 12, "batch_size": 8, "episodes": 20, "eval_episodes": 1}
 

@@ -31,7 +31,6 @@ def test_the_page_has_files() -> None:
     assert len(FILES) == 4
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("dense", [False, True])
 def test_follows_the_slow_learner(name: str, dense: bool, written: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import functools
 import itertools
 import os
@@ -42,7 +43,7 @@ ARGUMENTS = (
 SAVED_EVERY = 4  # episodes; see Attempt._prepare
 DIVERGING = RunKey(1, 0.1, 0.01)  # gets a NaN before the episode below, so its shard goes on without it
 DIVERGES_AT = 15
-PATIENCE = 300.0  # seconds; a process that takes longer hangs
+PATIENCE = 100.0  # seconds; a process that takes longer hangs
 
 Fault = Callable[[], None]
 
@@ -52,7 +53,7 @@ class Attempt:
 
     def __init__(self, results: Path, *arguments: str, fault: Fault | None = None):
         """Start it; `results` is the --results-dir, `arguments` come after the study's."""
-        self._printed = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
+        self._printed = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (without names to remove twice)
         self.code: int | None = None
         references()
         self.pid = os.fork()
@@ -76,8 +77,10 @@ class Attempt:
         """Exit code of a process that must end by itself."""
         code = self.wait()
         if code is None:
+            os.kill(self.pid, signal.SIGUSR1)  # prints where
+            time.sleep(1.0)
             self.kill()
-            raise AssertionError(f"hangs: {self.lines()}")
+            raise AssertionError("\n".join(["hangs", *self.lines()]))
         return code
 
     def kill(self) -> None:
@@ -89,18 +92,23 @@ class Attempt:
     @property
     def out(self) -> str:
         """What it has printed."""
-        return Path(self._printed[0].name).read_text()
+        return self._read(0)
 
     def lines(self) -> list[str]:
         """Its standard error."""
-        return Path(self._printed[1].name).read_text().splitlines()
+        return self._read(1).splitlines()
+
+    def _read(self, number: int) -> str:
+        file = self._printed[number].fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()  # the position is shared with the process that writes
 
     def _run(self, arguments: list[str], fault: Fault | None) -> None:
         code = 70
         try:
-            sys.stdout, sys.stderr = (open(f.name, "a", buffering=1) for f in self._printed)  # noqa: SIM115
+            sys.stdout, sys.stderr = (open(f.fileno(), "w", buffering=1) for f in self._printed)  # noqa: SIM115
             for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
                 os.dup2(stream.fileno(), number)
+            faulthandler.register(signal.SIGUSR1, sys.stderr)
             self._prepare()
             if fault:
                 fault()

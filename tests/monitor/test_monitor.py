@@ -19,8 +19,6 @@ from torch import nn
 
 from common.monitor import MonitorError, SaturationMonitor, definitions, limit_steps
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def watch(loop: Loop, **options: object) -> SaturationMonitor:
     return SaturationMonitor(

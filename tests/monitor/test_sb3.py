@@ -24,7 +24,7 @@ from torch.optim import optimizer as optim  # noqa: E402
 
 from common.monitor.sb3 import SaturationCallback  # noqa: E402
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STEPS = 160
 
 

@@ -121,7 +121,7 @@ def deviation(study: Study, experiment: Experiment = BASELINE, **options: object
     return pd.Series(found)
 
 
-def test_present_code_trains_the_recorded_runs(study: Study, one_thread: None) -> None:
+def test_present_code_trains_the_recorded_runs(study: Study) -> None:
     """Other processors round differently, and ten episodes amplify that, so not to the bit; 1e-6 on those tried."""
     found = deviation(study)
     assert {2, 10} <= set(found.index.get_level_values(0)) and found.max() < 1e-3, found
@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[Experiment, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_another_rule_of_learning_is_noticed(study: Study, wrong: str, one_thread: None) -> None:
+def test_another_rule_of_learning_is_noticed(study: Study, wrong: str) -> None:
     experiment, options = WRONG[wrong]
     assert deviation(study, experiment, **options).max() > 0.1
 

@@ -64,7 +64,6 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     print(f"{killed} kills of {studies} studies; all ended with the same bytes")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", [*experiments(), "rules"])
 def test_every_experiment_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
     """Its buffers and what its algorithm remembers included."""

@@ -35,7 +35,7 @@ cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_
 print(cluster.scheduler_address, *(worker.pid for worker in cluster.workers.values()), flush=True)
 sys.stdin.read()
 """
-PATIENCE = 900.0  # seconds; a process that takes longer hangs
+PATIENCE = 200.0  # seconds; a process that takes longer hangs
 
 
 @functools.cache
@@ -146,6 +146,7 @@ REFUSED = {
     "fresh": (["--fresh"], "--fresh"),
     "option": (["--gama", "1"], "--gama"),
     "no Slurm package": (["--backend", "slurm"], "requirements-cluster.txt"),
+    "no value": (["--backend", "slurm", "--sbatch", "account"], "--sbatch account"),
     "no Dask package": (["--backend", "dask"], "requirements-cluster.txt"),
 }
 

@@ -46,7 +46,6 @@ def lived(trainer: object) -> History:
     return history
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("case", CASES)
 def test_same_bits_as_the_plain_learner(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several processes, block by block and piece by piece; the plain learner has one of each."""

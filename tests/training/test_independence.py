@@ -79,7 +79,6 @@ def test_odd_size_alone_in_a_grid_and_in_parts_of_it(
         check_independent(keys, parts, max(3, episodes // threads**2), options)
 
 
-@pytest.mark.usefixtures("one_thread")
 @variants
 @pytest.mark.parametrize(
     ("options", "dense"),
@@ -103,7 +102,6 @@ def test_which_networks_run_stacked() -> None:
         assert learner.actors._stacks_by_itself("forward", (torch.zeros(26, 1, 7),)) == stacked, name
 
 
-@pytest.mark.usefixtures("one_thread")
 @variants
 @pytest.mark.parametrize("options", [SMALL, SOFT], ids=["joint", "soft and clipped"])
 def test_thinned_and_resumed(name: str, options: dict[str, object]) -> None:
@@ -127,7 +125,6 @@ def test_thinned_and_resumed(name: str, options: dict[str, object]) -> None:
     thinned.check(keys, undisturbed, only_common=True)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dense", [False, True])
 def test_evaluating_and_logging_change_nothing(dense: bool) -> None:
     keys, episodes = grid(1, 2)[::5], 8
@@ -139,7 +136,6 @@ def test_evaluating_and_logging_change_nothing(dense: bool) -> None:
     assert plain.numbers[keys[0]].keys() < logged.numbers[keys[0]].keys()
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_evaluations_are_independent_too() -> None:
     """Also of when they happen: twice in a row gives the same."""
     keys, found = grid(1, 2), []
