@@ -131,10 +131,9 @@ def what_helps(r: Recordings) -> str:
 
 def learns(row: pd.Series) -> str:
     """Pairs that learn: by interval; of few seeds in each seed; without a control at most those that are viable."""
-    if not pd.isna(row.learning_cells):
-        return of(row.learning_cells, row.cells)
-    if not pd.isna(row.cells_above_both_in_every_seed):
-        return f"{of(row.cells_above_both_in_every_seed, row.cells)} (each seed)"
+    for count in (row.learning_cells, row.cells_above_both_in_every_seed):
+        if not pd.isna(count):
+            return of(count, row.cells)
     return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
 
 
@@ -179,8 +178,8 @@ def results(r: Recordings) -> str:
     aged = any(not r.get(p, n).one_age for n in there for p in presets if r.get(p, n))
     note = (
         "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
-        "mean score is at least 0.5 and above that of actors that never move; where these are not recorded, at most as "
-        "many learn as reach 0.5."
+        "mean score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
+        "of them); where these are not recorded, at most as many learn as reach 0.5."
     )
     if aged:
         note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."

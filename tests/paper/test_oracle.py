@@ -226,10 +226,10 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         "RecipeAddInterior": "+0.20",  # mean of 0.3 and 0.1; one seed has no interval
         "RecipeOverClampedScaled": "1 of 2", "RecipeOverClampedInterior": "1 of 2",  # 0.1 above and 0.1 below
     }  # fmt: skip
-    assert learns(r.row("interior", "recipe")) == "2 of 2 (each seed)"
+    assert learns(r.row("interior", "recipe")) == "2 of 2"
     row = "`scaled` & The recipe & 1 & 100 & 0.70 & 2 of 2 & – & 0.05 & +0.20"
     assert body(experiments.recipe(r))[0] == " & ".join(map(latex, row.split(" & ")))
-    assert "2 of 2 (each seed) pairs on `interior` (median score 0.70)" in finding(r)
+    assert "2 of 2 pairs on `interior` (median score 0.70)" in finding(r)
 
 
 def test_other_memories_of_adam(tmp_path: Path) -> None:
