@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
 from paper import load, macros
+from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
 from paper.tables.baseline import cell_rows
 from paper.tables.experiments import DAGGER, RECIPE, SHOWN, median_score, over_clamped
@@ -249,6 +250,7 @@ def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
         "# Findings in figures\n\nWritten by `python paper/make.py findings` from the CSV files under `results/` and "
         "`paper/data/`. What is not recorded is not here. Definitions: [csv_columns.md](csv_columns.md).",
         f"## In short\n\n{finding(r)}",
+        f"## Questions and answers\n\n{answers(r)}",
     ]
     if r.baselines:
         parts += [

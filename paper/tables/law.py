@@ -95,6 +95,11 @@ def memory_studies(r: Recordings) -> list[tuple[float, StudyFiles]]:
 
 def memory(r: Recordings) -> str:
     """Lag of freeze behind death by β₁: leading order, simulated, measured."""
+    return tabular("crrrr", [r"$\beta_1$ & leading order & simulated & measured & agents frozen"], memory_rows(r))
+
+
+def memory_rows(r: Recordings) -> list[list[str]]:
+    """A row for each β₁ that is recorded. Raises NotRecorded where it is the baseline's alone."""
     rows = []
     for beta1, study in memory_studies(r):
         own = fast(study.agents)
@@ -107,7 +112,7 @@ def memory(r: Recordings) -> str:
         leading = number(coasting_steps(beta1), ".0f") if beta1 else MISSING
         counted = f"{number(len(lag) / len(own), '.0%')}" if len(own) else MISSING
         rows.append([f"{beta1:g}", leading, spread(simulated), spread(lag), counted])
-    return tabular("crrrr", [r"$\beta_1$ & leading order & simulated & measured & agents frozen"], rows)
+    return rows
 
 
 def spread(lags: pd.Series | np.ndarray) -> str:

@@ -1,0 +1,122 @@
+"""The questions of the second round, answered from the recorded studies by rules in the docstrings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from common.analysis.comparison_statistics import BASELINE, KEY
+from paper import load
+from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control, title
+from paper.tables.experiments import RECIPE, median_score
+from paper.tables.law import memory_rows
+from paper.text import listed, markdown, number, of, share
+
+EXACT = "exact_derivative"
+AGREES = 0.5  # share of outputs at a bound which the critic wants there, from which a run counts as bang-bang
+WRONG = 0.25  # share of saturated compute outputs on the worse bound from which on the agreement is misplaced
+
+
+def answers(r: Recordings) -> str:
+    """Every question with its answer, or with what is not recorded."""
+    found = []
+    for question, answer in QUESTIONS.items():
+        try:
+            found.append(f"**{question}** {answer(r)}")
+        except NotRecorded as missing:
+            found.append(f"**{question}** Not known yet: {str(missing).replace(f'{r.results.parent}/', '')}.")
+    return "\n\n".join(found)
+
+
+def underflow(r: Recordings) -> str:
+    """The underflow makes the freeze where at most half as many fast agents freeze with the exact derivative.
+
+    It makes the loss of learning where most runs end better than untrained with it.
+    """
+    studies = {"the baseline": r.need("scaled"), "the exact derivative": r.need("scaled", EXACT)}
+    studies |= {title(n): r.get("scaled", n) for n in r.names("scaled") if n.startswith(f"{EXACT}-")}
+    told = []
+    for name, study in studies.items():
+        agents, runs = fast(study.agents), fast(study.runs)
+        dead, frozen = (agents[f"{what}_episode"].notna().mean() for what in ("gradient_death", "freeze"))
+        better = of(runs["improved"].sum(), len(runs))
+        told.append(
+            f"with {name} the gradient of {share(dead)} of the agents is exactly zero for good, {share(frozen)} "
+            f"freeze, and {better} runs end better than untrained"
+        )
+    base, exact = (fast(study.agents)["freeze_episode"].notna().mean() for study in list(studies.values())[:2])
+    paid = fast(studies["the exact derivative"].runs)["improved"].mean()
+    freeze = "The underflow makes the freeze" if exact <= base / 2 else "The freeze comes without the underflow, too"
+    learning = "and the loss of learning" if paid > 0.5 else "but without it these runs do not learn either"
+    return f"`scaled`, actor rates from 0.01: {listed(told)}. {freeze}, {learning}."
+
+
+def recursion(r: Recordings) -> str:
+    """Predicted lags beside measured ones."""
+    header = ["β₁", "leading order", "simulated", "measured", "agents frozen"]
+    said = "Lag of freeze behind death on `scaled`, actor rates from 0.01, median and 5% to 95%:"
+    return f"{said}\n\n{markdown(header, memory_rows(r))}"
+
+
+def single_remedies(r: Recordings) -> str:
+    """Prevents the first death: no run died of a flat tanh. The freeze: all runs go on. Improves: most end better."""
+    parts = []
+    for preset in load.PRESETS:
+        there = {n: r.get(preset, n) for n in r.names(preset) if not is_control(n) and n.split("-")[0] != RECIPE}
+        there.pop(BASELINE, None)
+        if not there:
+            continue
+        marks: dict[str, Callable[[StudyFiles], bool]] = {
+            "no run died the first death with": lambda s: not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any(),
+            "no run stopped with": lambda s: bool(s.runs["never"].all()),
+            "most runs end better than untrained with": lambda s: s.runs["improved"].mean() > 0.5,
+        }
+        told = [f"{what} {listed([title(n) for n, s in there.items() if holds(s)])}" for what, holds in marks.items()]
+        parts.append(f"On `{preset}`, of {len(there)} recorded changes: {'; '.join(told)}.")
+    if not parts:
+        raise NotRecorded(f"{r.results}: no single change is recorded")
+    return " ".join(parts)
+
+
+def parts_of_the_recipe(r: Recordings) -> str:
+    """Median score and drift without each part, where that is recorded."""
+    parts = []
+    for preset in load.PRESETS:
+        names = [n for n in r.names(preset) if n.startswith(f"{RECIPE}-without-")]
+        if names and r.get(preset, RECIPE):
+            rows = [
+                [title(n), median_score(r.row(preset, n), s), number(s.runs["drift"].median())]
+                for n in (RECIPE, *names) if (s := r.need(preset, n))
+            ]  # fmt: skip
+            parts.append(f"`{preset}`:\n\n{markdown(['study', 'median score', 'median drift'], rows)}")
+    if not parts:
+        raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
+    return "\n\n".join(parts)
+
+
+def agreed_bounds(r: Recordings) -> str:
+    """Share of saturated compute outputs on the worse bound, at the end, in runs where the critic agrees."""
+    parts = []
+    for preset in load.PRESETS:
+        tables = [r.get(preset, n).saturation for n in r.names(preset)]
+        last = pd.concat([t.sort_values("episode").groupby(KEY).tail(1) for t in tables]) if tables else pd.DataFrame()
+        agreed = last[last["bang_bang_share"] >= AGREES] if len(last) else last
+        if len(agreed):
+            wrong = agreed["wrong_side_saturation"]
+            parts.append(
+                f"on `{preset}` {of((wrong > WRONG).sum(), len(agreed))} such runs have more than {share(WRONG)} of "
+                f"their saturated compute outputs on the worse bound (median: {share(wrong.median())})"
+            )
+    if not parts:
+        raise NotRecorded(f"{r.results}: no run with a bang-bang share of {AGREES} or more is recorded")
+    return f"Runs that end with at least half of their outputs at a bound where the critic wants them: {listed(parts)}."
+
+
+QUESTIONS = {
+    "Underflow or optimiser?": underflow,
+    "Does the freeze follow Adam's recursion for other β₁?": recursion,
+    "Which single remedy prevents the first death, which the freeze, which improves returns?": single_remedies,
+    "Which part of the recipe is needed where?": parts_of_the_recipe,
+    "Is a bound that the critic agrees with the right one?": agreed_bounds,
+}

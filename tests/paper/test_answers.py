@@ -1,0 +1,78 @@
+"""The answers of docs/findings.md follow from their rules, on studies whose answer is plain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from paper import answers, load
+from paper.load import NotRecorded
+
+
+def study(**tables: list) -> SimpleNamespace:
+    """Two runs of one fast pair; columns of `agents`, `runs`, `ends` and `saturation` by name."""
+    rates = {"seed": [42, 43], "actor_lr": 0.1, "critic_lr": 0.1}
+    columns = {
+        "agents": {"gradient_death_episode": [3, 3], "freeze_episode": tables.get("frozen", [9, 9])},
+        "runs": {"improved": tables.get("improved", [False, False]), "never": tables.get("never", [False, False])},
+        "ends": {"kind": tables.get("kind", [load.DERIVATIVE, load.DERIVATIVE])},
+        "saturation": {
+            "episode": 2000,
+            "bang_bang_share": tables.get("agreed", [0.1, 0.1]),
+            "wrong_side_saturation": tables.get("wrong", [0.5, 0.5]),
+        },
+    }
+    return SimpleNamespace(**{name: pd.DataFrame(rates | own) for name, own in columns.items()})
+
+
+def recorded(**studies: SimpleNamespace) -> SimpleNamespace:
+    """Recordings of these studies on `scaled`."""
+
+    def need(preset: str, name: str = "baseline") -> SimpleNamespace:
+        if preset == "scaled" and name in studies:
+            return studies[name]
+        raise NotRecorded(f"{name}: not recorded")
+
+    return SimpleNamespace(
+        results=Path("results"),
+        need=need,
+        get=lambda preset, name="baseline": studies.get(name) if preset == "scaled" else None,
+        names=lambda preset: list(studies) if preset == "scaled" else [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("frozen", "improved", "said"),
+    [
+        ([None, 900], [True, True], "The underflow makes the freeze, and the loss of learning."),
+        ([None, None], [True, False], "makes the freeze, but without it these runs do not learn either."),
+        ([900, 900], [False, False], "The freeze comes without the underflow, too, but without it"),
+    ],
+)
+def test_underflow(frozen: list, improved: list, said: str) -> None:
+    text = answers.underflow(recorded(baseline=study(), exact_derivative=study(frozen=frozen, improved=improved)))
+    assert said in text and "with the baseline the gradient of 100% of the agents" in text
+
+
+def test_single_remedies() -> None:
+    flat = study(kind=[load.FLAT, None], never=[False, True], improved=[True, False])
+    both = study(kind=[load.BOTH, None], never=[True, True], improved=[True, True])
+    controls = {"clamped_rates": both, "recipe": both, "frozen_actors-with-recipe": both}
+    text = answers.single_remedies(recorded(baseline=study(), flat=flat, both=both, **controls))
+    assert text == (
+        "On `scaled`, of 2 recorded changes: no run died the first death with flat; no run stopped with both; "
+        "most runs end better than untrained with both."
+    )
+
+
+def test_agreed_bounds() -> None:
+    text = answers.agreed_bounds(recorded(baseline=study(agreed=[0.5, 0.6], wrong=[0.2, 0.5]), other=study()))
+    assert "on `scaled` 1 of 2 such runs have more than 25%" in text and "(median: 35%)" in text
+
+
+def test_what_is_not_recorded_is_said() -> None:
+    text = answers.answers(recorded(baseline=study()))
+    assert text.count("Not known yet: ") == 5 and text.count("**") == 2 * len(answers.QUESTIONS)
