@@ -234,9 +234,10 @@ def _by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
 def _actors(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
     """What the pairs of an experiment's and the frozen actors' runs say."""
     known, learning = cells["learns"].notna().any(), int(cells["learns"].sum())
+    every = (cells["seeds_above_both"] == cells["seeds"]).sum() if runs["controlled"].all() else None
     return {
         **_named("learning_cells", (learning, *wilson_interval(learning, len(cells))) if known else (None,) * 3),
-        "cells_above_both_in_every_seed": (cells["seeds_above_both"] == cells["seeds"]).sum(),
+        "cells_above_both_in_every_seed": every,
         **_named("actors_add", t_test(_by_seed(runs, "actors_add"), fewest)),
     }
 

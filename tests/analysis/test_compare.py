@@ -212,6 +212,13 @@ def test_below_five_seeds_seeds_are_counted(tmp_path: Path) -> None:
     assert cell["viable"] == 1 and cell["seeds_above_both"] == 4 and {"learns", "score_low"} <= empty(cell)
 
 
+def test_a_seed_without_frozen_actors_leaves_their_count_open(tmp_path: Path) -> None:
+    baseline, _, other = five_seeds(tmp_path, range(1, 5))
+    fewer = write_study(tmp_path / "fewer", "frozen_actors", {(seed, 0.0, 1e-2): run(0.5, 1.0) for seed in (1, 2)})
+    row, cell = rows_of(baseline, fewer, other)["other"], cells_of(baseline, fewer, other)["other", *A]
+    assert "cells_above_both_in_every_seed" in empty(row) and cell["seeds_above_both"] == 2
+
+
 def test_control_has_the_same_change() -> None:
     names = ("baseline", "recipe", "recipe-without-step_limit", "frozen_actors", "frozen_actors-with-recipe")
     assert [frozen_control(name, names) for name in names] == [
