@@ -16,13 +16,28 @@ class ConfigError(ValueError):
     """A configuration value that is not allowed; the message is one line for the user."""
 
 
-def option(default: Any, help: str, *, results: bool = True, **metadata: Any) -> Any:
-    """A configuration field: its default, help text and range (`minimum`, `maximum`, `above`, `below`, or `choices`).
+def option(
+    default: Any,
+    help: str,
+    *,
+    results: bool = True,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+    run_key: bool = False,
+) -> Any:
+    """A configuration field: its default, help text and range.
 
     `results` tells whether the numbers of a run depend on it. A tuple takes several values, also none where it is
     empty by default; `choices` are then names.
     """
-    return field(default=default, metadata={"help": help, "results": results, **metadata})
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
+    said = {**limits, "choices": choices, "metavar": metavar}
+    known = {name: value for name, value in said.items() if value is not None}
+    return field(default=default, metadata={"help": help, "results": results, "run_key": run_key, **known})
 
 
 @dataclass(frozen=True)
@@ -148,7 +163,7 @@ class StudyConfig:
         return {
             spec.name: _plain(getattr(self, spec.name))
             for spec in dataclasses.fields(self)
-            if spec.metadata["results"] and not spec.metadata.get("run_key")
+            if spec.metadata["results"] and not spec.metadata["run_key"]
         }
 
 
@@ -178,24 +193,33 @@ def _shown(value: Any) -> str:
     return " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in _values(value))
 
 
-def _check_field(spec: dataclasses.Field, value: Any) -> None:
+def _allowed(spec: dataclasses.Field) -> str:
+    """The range of an option, for people; nothing where it has none."""
     meta = spec.metadata
+    if "choices" in meta:
+        return ", ".join(meta["choices"])
+    words = {"above": "above {}", "minimum": "{} or more", "maximum": "up to {}", "below": "below {}"}
+    return ", ".join(words[name].format(_shown(meta[name])) for name in words if name in meta)
+
+
+def _check_field(spec: dataclasses.Field, value: Any) -> None:
+    meta, kind = spec.metadata, _element_type(spec)
     if value == () and spec.default != ():
         raise ConfigError(f"{_flag(spec.name)}: needs at least one value")
     for v in _values(value):
         problem = None
-        if "choices" in meta and v not in meta["choices"]:
-            problem = ", ".join(meta["choices"])
+        if not isinstance(v, (float, int) if kind is float else kind):
+            problem = f"of type {kind.__name__}"
         elif isinstance(v, float) and not math.isfinite(v):
             problem = "finite numbers"
-        elif "above" in meta and not v > meta["above"]:
-            problem = f"finite numbers above {meta['above']:g}"
-        elif "below" in meta and not meta.get("minimum", -math.inf) <= v < meta["below"]:
-            problem = f"{meta.get('minimum', -math.inf):g} up to, not including, {meta['below']:g}"
-        elif "minimum" in meta and v < meta["minimum"]:
-            problem = f"{meta['minimum']:g} or more"
-        elif "maximum" in meta and v > meta["maximum"]:
-            problem = f"up to {meta['maximum']:g}"
+        elif not (
+            v in meta.get("choices", (v,))
+            and ("above" not in meta or v > meta["above"])
+            and ("minimum" not in meta or v >= meta["minimum"])
+            and ("maximum" not in meta or v <= meta["maximum"])
+            and ("below" not in meta or v < meta["below"])
+        ):
+            problem = _allowed(spec)
         if problem:
             raise ConfigError(f"{_flag(spec.name)} {v}: allowed: {problem}")
 
@@ -223,7 +247,8 @@ def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, defaul
         keywords["metavar"] = meta.get("metavar", {int: "INT", float: "FLOAT", str: "TEXT"}[_element_type(spec)])
     if isinstance(spec.default, tuple):
         keywords["nargs"] = "+" if spec.default else "*"
-    text = f"{meta['help']} (default: {_shown(default) or 'none'})".replace("%", "%%")
+    limits = f"{_allowed(spec)}; " if "choices" not in meta and _allowed(spec) else ""
+    text = f"{meta['help']} ({limits}default: {_shown(default) or 'none'})".replace("%", "%%")
     parser.add_argument(flag, dest=spec.name, default=None, help=text, **keywords)
 
 

@@ -41,9 +41,10 @@ class Experiment:
         own = [name for cls in classes for name in vars(cls).get("__annotations__", {})]
         for name in own:
             if name in engine:
+                another = f'another name, or overrides={{"{name}": …}} for another default'
                 raise ConfigError(
-                    f"experiment {self.name}: its option {name} hides one of the engine's; allowed: another name, or "
-                    f'overrides={{"{name}": …}} for another default'
+                    f"experiment {self.name}: its option {name} hides one of the engine's; allowed: "
+                    + (another if name in vars(StudyConfig()) else "another name")
                 )
             if name not in known:
                 raise ConfigError(

@@ -122,7 +122,7 @@ def what_helps(r: Recordings) -> str:
         return "the recipe is not recorded yet."
     rows = {preset: r.row(preset, RECIPE) for preset in there}
     parts = [f"{learns(rows[p])} pairs on `{p}` (median score {median_score(rows[p], there[p])})" for p in there]
-    told = f"the recipe{few_seeds(there.values())} learns at {listed(parts)}"
+    told = f"the recipe{few_seeds(there.values())} learns in {listed(parts)}"
     beaten = {preset: over_clamped(r, preset) for preset in there}
     beaten = [f"{of((x > 0).sum(), len(x))} pairs on `{preset}`" for preset, x in beaten.items() if x is not None]
     if beaten:

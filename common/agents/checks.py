@@ -187,4 +187,15 @@ def _check_rules(actor: Actor, algorithm: Algorithm, z_size: int, heads: int, co
         ("actor_loss", (z, actions, samples, samples), per_run),
         ("action_gradient", (noise, z, actions), per_action),
     ):
-        _expect(f"{name}.{rule}", _tried(f"{name}.{rule}", getattr(algorithm, rule), *inputs), *shape)
+        output = _tried(f"{name}.{rule}", getattr(algorithm, rule), *inputs)
+        _expect(f"{name}.{rule}", output, *shape)
+        others = _tried(f"{name}.{rule}", getattr(algorithm, rule), *map(_second_run_changed, inputs))
+        if not torch.equal(output[0], others[0]):
+            raise ConfigError(f"{name}.{rule} mixes runs; allowed: each run's numbers from its own, along dimension 0")
+
+
+def _second_run_changed(given: Any) -> Any:
+    """The same made-up numbers, but for those of the second run."""
+    if not isinstance(given, Tensor) or given.ndim == 0 or given.dtype == torch.bool:
+        return given
+    return torch.cat([given[:1], 0.5 * given[1:]])

@@ -87,6 +87,13 @@ class NoisyRule(Algorithm):
         return actions + torch.randn_like(actions)
 
 
+class MixingRule(Algorithm):
+    """With a sum that should be over the batch of each run, and is over all runs."""
+
+    def actor_loss(self, z: Tensor, actions: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        return super().actor_loss(z, actions, q, weights) + z.square().sum()
+
+
 REFUSED = {
     # What the one line names.
     "rebinds a buffer": ({"actor": ReboundActor}, "ReboundActor.low"),
@@ -99,6 +106,7 @@ REFUSED = {
     "needs several states": ({"actor": StandardisingActor}, "StandardisingActor.forward of 1 states"),
     "squash with weights": ({"actor": LearnedSquashActor}, "LearnedSquashActor.squash"),
     "rule with an attribute": ({"algorithm": RememberingRule}, "RememberingRule.largest"),
+    "rule that mixes runs": ({"algorithm": MixingRule}, "MixingRule.actor_loss mixes runs"),
     "rule with noise": ({"algorithm": NoisyRule}, "NoisyRule.target_action draws"),
 }
 

@@ -105,7 +105,7 @@ def test_mirror_that_must_not_be_replaced(capsys: pytest.CaptureFixture, tmp_pat
 class OwnConfig(StudyConfig):
     """With options of its own."""
 
-    penalty: float = option(0.125, "how much large |z| cost", minimum=0.0)
+    penalty: float = option(0.125, "how much large |z| cost", minimum=0.0, below=2.5)
     gentle: bool = option(False, "begin gently")
 
 
@@ -118,10 +118,12 @@ def test_an_experiments_own_options(capsys: pytest.CaptureFixture, tmp_path: Pat
         main(OWN, ["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "--penalty FLOAT how much large |z| cost (default: 0.25)" in text
+    assert "--penalty FLOAT how much large |z| cost (0 or more, below 2.5; default: 0.25)" in text
     assert "--gentle, --no-gentle begin gently" in text
     arguments = [*TINY, "--results-dir", str(tmp_path)]
-    assert "--penalty -1" in refused(capsys, [*arguments, "--penalty", "-1"], OWN)
+    for value in ("-1", "2.5"):
+        line = refused(capsys, [*arguments, "--penalty", value], OWN)
+        assert f"--penalty {float(value)}: allowed: 0 or more, below 2.5" in line
     assert "--penalty" in refused(capsys, [*arguments, "--penalty", "1"])  # the baseline has no such option
     main(OWN, [*arguments, "--gentle"])
     described = json.loads((tmp_path / "scaled" / "own" / "study.json").read_text())["configuration"]
@@ -212,6 +214,7 @@ MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     "hides an option": (Experiment("mistaken", "", config=HidingConfig), ("gamma", "mistaken")),
     "forgets to decorate": (Experiment("mistaken", "", config=ForgottenConfig), ("gentle", "@dataclass")),
     "overrides no option": (Experiment("mistaken", "", {"gama": 0.5}), ("gama", "mistaken")),
+    "overrides with a text": (Experiment("mistaken", "", {"gamma": "0.5"}), ("--gamma 0.5", "of type float")),
     "overrides with a bad value": (Experiment("mistaken", "", {"gamma": 2.0}), ("--gamma 2", "allowed")),
     "actor too wide": (Experiment("mistaken", "", actor=WideActor), ("WideActor", "(3, 4)", "(3, 3)")),
     "critic without heads": (Experiment("mistaken", "", critic=RankingCritic), ("RankingCritic", "(3, 2)")),
