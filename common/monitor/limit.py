@@ -35,7 +35,6 @@ class StepLimit:
         if not relative > 0:
             raise ValueError(f"relative is {relative}: a share above 0 of the weights' norm is needed, such as 0.001")
         self.relative = relative
-        self._optimizer = optimizer
         self._layer_of = _layers(modules)
         if modules is not None and not any(p in self._layer_of for g in optimizer.param_groups for p in g["params"]):
             raise ValueError("modules hold none of the optimiser's parameters: give the network that it trains")
@@ -57,10 +56,10 @@ class StepLimit:
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         if [*map(id, self._weights)] != [*map(id, weights)]:  # else the copies of the last step are overwritten
             self._weights, self._before = weights, [torch.empty_like(p) for p in weights]
-            layers = [self._layer_of.get(p, p) for p in weights]
-            places = {layer: place for place, layer in enumerate(dict.fromkeys(layers))}
+            places: dict[object, int] = {}
+            place = [places.setdefault(self._layer_of.get(p, p), len(places)) for p in weights]
+            self._place = torch.tensor(place, device=weights[0].device)
             numbers = wide(torch.tensor([p.numel() for p in weights], device=weights[0].device))
-            self._place = torch.tensor([places[layer] for layer in layers], device=weights[0].device)
             self._count = numbers.new_zeros(len(places)).index_add_(0, self._place, numbers)
         torch._foreach_copy_(self._before, weights)
 
