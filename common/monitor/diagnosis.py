@@ -242,7 +242,7 @@ def _make_bang_bang(history: History) -> Diagnosis:
         "bang_bang",
         f"The actor is at its bounds and the critic agrees ({_recent(history, 'bang_bang_share'):.0%} of the outputs): "
         f"this may be right{cannot}.",
-        _evidence(history, "saturation_ratio", "bang_bang_share", "stuck_share", "tanh_derivative"),
+        _evidence(history, "bang_bang_share", "stuck_share", "tanh_derivative", "zero_derivative_share"),
         ("compare the return with that of the best constant action", *(_STUCK if final else ())),
     )
 
