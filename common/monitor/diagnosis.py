@@ -236,8 +236,8 @@ def _bang_bang(history: History) -> bool:
 
 
 def _make_bang_bang(history: History) -> Diagnosis:
-    final = _no_gradient_passes(history)
-    cannot = ", but the actor can no longer change: no slope is left" if final else ""
+    final, zero = _no_gradient_passes(history), _recent(history, "zero_derivative_share")
+    cannot = f", but the actor can no longer change there: {zero:.0%} of its outputs have no slope" if final else ""
     return Diagnosis(
         "bang_bang",
         f"The actor is at its bounds and the critic agrees ({_recent(history, 'bang_bang_share'):.0%} of the outputs): "
