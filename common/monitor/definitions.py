@@ -67,10 +67,11 @@ def dq_da_sign_coherence(dq_da: Tensor, dim: int = 0) -> Tensor:
     return coherence.flatten(dim).mean(dim) if coherence.dim() > dim else coherence
 
 
-def step_factor(step_norm: Tensor, weight_norm: Tensor, count: int, relative: float) -> Tensor:
+def step_factor(step_norm: Tensor, weight_norm: Tensor, count: int | Tensor, relative: float) -> Tensor:
     """Factor that shortens a step of `count` weights to at most `relative` of their norm; 1 where it is short enough.
 
-    `weight_norm` is that before the step; it counts as at least 1e-3·√count. Both norms have the same shape, any.
+    `weight_norm` is that before the step; it counts as at least 1e-3·√count. Both norms have the same shape, any, and
+    so has `count` where it is a tensor.
     """
     longest = relative * weight_norm.clamp(min=SMALLEST_RMS * count**0.5)
     return (longest / step_norm).clamp(max=1.0)
@@ -79,12 +80,20 @@ def step_factor(step_norm: Tensor, weight_norm: Tensor, count: int, relative: fl
 def l2_norm(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of all tensors together, 0 only where every value is 0; some may be sparse or of half precision."""
     dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
-    dense = [t if t.dtype.itemsize >= 4 else t.float() for t in dense if t.numel()]
+    dense = [t for t in dense if t.numel()]
     if not dense:
         return torch.zeros(())
-    norms = wide(torch.stack(torch._foreach_norm(dense))).square().sum().sqrt()
-    largest = wide(torch.stack(torch._foreach_norm(dense, float("inf")))).amax()
-    return torch.maximum(norms, largest)  # the squares of values below 1e-19 are 0 in float32
+    largest = l2_norms(dense, float("inf")).amax()
+    return torch.maximum(l2_norms(dense).square().sum().sqrt(), largest)  # squares below 1e-38 are 0 in float32
+
+
+def l2_norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
+    """(len(tensors),): norm of each tensor, on the first one's device; 0 where the squares are too small for float32.
+
+    `order` inf gives the largest absolute value of each.
+    """
+    norms = torch._foreach_norm([t if t.dtype.itemsize >= 4 else t.float() for t in tensors], order)
+    return wide(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
 def _mean(values: Tensor, dim: int) -> Tensor:

@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from statistics import fmean, median
 
 SCALARS = (
@@ -31,6 +31,7 @@ RECENT = 5  # the last measured updates that the evidence is averaged over
 STILL = 2  # measured updates in a row without any step: frozen
 SHRINKING = 0.95  # the last step of a coast is below this share of its first; a limited or rounded step stays as it is
 NO_SLOPE = 1e-3  # mean 1 − tanh² below this: the typical |z| is above 4.1
+NO_SLOPE_SHARE = 0.95  # of outputs with 1 − tanh² exactly 0: a mean above NO_SLOPE is that of a few samples only
 CRITIC_AGREES = 0.75  # bang-bang share from which on a policy without slope is where the critic wants it
 FLAT = 1e-8  # |∂Q/∂a| below Adam's eps: what comes through moves no weight
 FLAT_SHARE = 1e-4  # of the median |∂Q/∂a| of the whole history: the critic had an opinion and lost it
@@ -70,10 +71,13 @@ def report(history: History) -> str:
     """Verdict, sentence, evidence, advice and the first and latest scalars as lines of text."""
     found = diagnose(history)
     lines = [f"{found.verdict}: {found.sentence}"]
+    if len(history) >= ENOUGH:
+        lines.append(f"  mean of the last {min(RECENT, len(history))} measured updates:")
     lines += [f"  {name} {_number(value)}" for name, value in found.evidence.items()]
     lines += [f"  {place}. {what}" for place, what in enumerate(found.advice, 1)]
     if history:
         first, last = history[0], history[-1]
+        lines.append(f"{'':<24}{'first':>12}{'latest':>12}")
         lines.append(f"{'update':<24}{first['update']:>12}{last['update']:>12}")
         lines += [f"{name:<24}{_number(first[name]):>12}{_number(last[name]):>12}" for name in SCALARS]
     return "\n".join(lines)
@@ -98,10 +102,13 @@ def _not_enough_data(history: History) -> bool:
 
 
 def _make_not_enough_data(history: History) -> Diagnosis:
-    sentence = f"Only {len(history)} of the {ENOUGH} measured updates that a verdict needs were seen."
-    return Diagnosis("not_enough_data", sentence, {"measured_updates": len(history)}, (
-        "train on, or measure more often with a smaller every=",
-    ))  # fmt: skip
+    if history:
+        sentence = f"Only {len(history)} of the {ENOUGH} measured updates that a verdict needs were seen."
+        advice = "train on, or measure more often with a smaller every="
+    else:
+        sentence = "No optimiser step on this actor's weights was seen."
+        advice = "is actor= the trained network (no copy or target), is the monitor attached, has learning begun?"
+    return Diagnosis("not_enough_data", sentence, {"measured_updates": len(history)}, (advice,))
 
 
 def _frozen(history: History) -> bool:
@@ -109,39 +116,35 @@ def _frozen(history: History) -> bool:
 
 
 def _make_frozen(history: History) -> Diagnosis:
-    dead = history[-1]["actor_gradient_norm"] == 0
-    cause = "its gradient is exactly 0" if dead else "although its gradient is not 0: the steps are below rounding"
+    if history[-1]["actor_gradient_norm"] == 0:
+        where, advice = _lost(history)
+        cause = f"its gradient is exactly 0: {where}"
+    else:
+        cause = "although its gradient is not 0: the steps are below rounding"
+        advice = ("look at the actor's learning rate: is it 0, or too small?",)
     return Diagnosis(
         "frozen",
-        f"The actor's weights do not move any more, {cause}{_where_it_ends(history) if dead else ''}.",
+        f"The actor's weights do not move any more, {cause}.",
         _evidence(history, "actor_step_norm", "actor_gradient_norm", "tanh_derivative", "dq_da_abs_mean"),
-        _advice_without_gradient(history) if dead else ("look at the actor's learning rate: is it 0, or too small?",),
+        advice,
     )
 
 
-def _zero_gradients(history: History) -> list[float]:
-    """Steps of the last measured updates in a row whose gradient is exactly 0."""
-    steps: list[float] = []
-    for row in reversed(history):
-        if row["actor_gradient_norm"] != 0:
-            break
-        steps.insert(0, row["actor_step_norm"])
-    return steps
-
-
 def _coasting(history: History) -> bool:
-    steps = _zero_gradients(history)
-    shrinking = all(after < before for before, after in pairwise(steps))
-    return len(steps) >= 2 and shrinking and steps[-1] < SHRINKING * steps[0]
+    dead = takewhile(lambda row: row["actor_gradient_norm"] == 0, reversed(history))
+    steps = [row["actor_step_norm"] for row in dead]  # the latest first
+    shrinking = all(after < before for after, before in pairwise(steps))
+    return len(steps) >= 2 and shrinking and steps[0] < SHRINKING * steps[-1]
 
 
 def _make_coasting(history: History) -> Diagnosis:
+    where, advice = _lost(history)
     return Diagnosis(
         "coasting",
         "The actor's gradient is exactly 0 and its weights only roll on with the optimiser's momentum, until they "
-        f"freeze{_where_it_ends(history)}.",
+        f"freeze: {where}.",
         _evidence(history, "actor_gradient_norm", "actor_step_norm", "tanh_derivative", "dq_da_abs_mean"),
-        _advice_without_gradient(history),
+        advice,
     )
 
 
@@ -151,23 +154,27 @@ def _flat(history: History) -> bool:
     return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * median(known))
 
 
+def _no_gradient_passes(history: History) -> bool:
+    return _recent(history, "zero_derivative_share") > NO_SLOPE_SHARE
+
+
 def _without_slope(history: History) -> bool:
-    return _recent(history, "tanh_derivative") < NO_SLOPE
+    return _recent(history, "tanh_derivative") < NO_SLOPE or _no_gradient_passes(history)
 
 
-def _where_it_ends(history: History) -> str:
-    """Where a gradient of 0 is lost."""
+def _lost(history: History) -> tuple[str, tuple[str, ...]]:
+    """Where a gradient of 0 is lost, and what to try."""
     if _without_slope(history):
         flat = ", and the critic is flat there, too" if _flat(history) else ""
-        return f": its tanh outputs have no slope left{flat}"
-    return ": the critic is flat at its actions" if _flat(history) else ""
-
-
-def _advice_without_gradient(history: History) -> tuple[str, ...]:
-    return _STUCK if _without_slope(history) or not _flat(history) else _FLAT
+        return f"its tanh outputs have no slope left{flat}", _STUCK
+    if _flat(history):
+        return "the critic is flat at its actions", _FLAT
+    return "its tanh outputs have slope, but its loss does not reach its weights", _UNREACHED
 
 
 _STUCK = (AGAIN + ", and", LIMIT, NORMALISE, SLOWER)
+_UNREACHED = ("look at the actor's loss: is the action detached, or computed under no_grad?",
+              "give critic= if it is not given: it may be flat")  # fmt: skip
 _FLAT = (SLOWER_CRITIC, "limit the critic's steps: limit_steps(critic_optimizer, 0.01)", NORMALISE,
          "look at the reward: is it the same whatever the actor does?")  # fmt: skip
 
@@ -184,10 +191,12 @@ def _make_stuck_tanh(history: History) -> Diagnosis:
         critic = "and the critic is flat there as well"
     else:
         critic = f"the critic wants {stuck:.0%} back and {agrees:.0%} there"
-    ratio = _recent(history, "saturation_ratio")
+    ratio, zero = _recent(history, "saturation_ratio"), _recent(history, "zero_derivative_share")
+    where = f" at {zero:.0%}" if _no_gradient_passes(history) else ""
     return Diagnosis(
         "stuck_tanh",
-        f"The actor is stuck at its bounds: {ratio:.0%} of its outputs are saturated, no slope is left, {critic}.",
+        f"The actor is stuck at its bounds: {ratio:.0%} of its outputs are saturated, no slope is left{where}, "
+        f"{critic}.",
         _evidence(history, "tanh_derivative", "zero_derivative_share", "stuck_share", "dq_da_abs_mean"),
         _STUCK,
     )
@@ -227,12 +236,14 @@ def _bang_bang(history: History) -> bool:
 
 
 def _make_bang_bang(history: History) -> Diagnosis:
+    final, zero = _no_gradient_passes(history), _recent(history, "zero_derivative_share")
+    cannot = f", but the actor can no longer change there: {zero:.0%} of its outputs have no slope" if final else ""
     return Diagnosis(
         "bang_bang",
         f"The actor is at its bounds and the critic agrees ({_recent(history, 'bang_bang_share'):.0%} of the outputs): "
-        "this may be right.",
-        _evidence(history, "saturation_ratio", "bang_bang_share", "stuck_share", "tanh_derivative"),
-        ("compare the return with that of the best constant action, before you change anything",),
+        f"this may be right{cannot}.",
+        _evidence(history, "bang_bang_share", "stuck_share", "tanh_derivative", "zero_derivative_share"),
+        ("compare the return with that of the best constant action", *(_STUCK if final else ())),
     )
 
 

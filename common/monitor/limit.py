@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .definitions import l2_norm, step_factor
+from .definitions import l2_norms, step_factor, wide
 
 
 def limit_steps(
@@ -16,7 +16,7 @@ def limit_steps(
     The norm is that before the step, and at least 1e-3·√(number of weights), so that tensors that start at zero can
     move. With `modules` (a network, or several) the weight and the bias of one layer count together; other tensors of
     the optimiser count for themselves. A step that is short enough keeps its bits. The optimiser's moments stay as
-    they are.
+    they are. Of two limits on one optimiser both hold, so the smaller one counts.
 
     Returns a handle; its `remove()` ends the limit.
     Raises TypeError where `optimizer` is no torch optimiser, ValueError where `relative` is not above 0.
@@ -35,11 +35,11 @@ class StepLimit:
         if not relative > 0:
             raise ValueError(f"relative is {relative}: a share above 0 of the weights' norm is needed, such as 0.001")
         self.relative = relative
-        self._optimizer = optimizer
         self._layer_of = _layers(modules)
         if modules is not None and not any(p in self._layer_of for g in optimizer.param_groups for p in g["params"]):
             raise ValueError("modules hold none of the optimiser's parameters: give the network that it trains")
-        self._before: dict[Tensor, Tensor] = {}
+        self._weights: list[Tensor] = []
+        self._before: list[Tensor] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._keep_weights),
             optimizer.register_step_post_hook(self._shorten_steps),
@@ -49,26 +49,29 @@ class StepLimit:
         """End the limit; a second call does nothing."""
         for handle in self._handles:
             handle.remove()
-        self._before.clear()
+        self._weights, self._before = [], []
 
     @torch.no_grad()
     def _keep_weights(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
         weights = [p for group in optimizer.param_groups for p in group["params"]]
-        if [*map(id, self._before)] != [*map(id, weights)]:  # else the copies of the last step are overwritten
-            self._before = {p: torch.empty_like(p) for p in weights}
-        torch._foreach_copy_([*self._before.values()], weights)
+        if [*map(id, self._weights)] != [*map(id, weights)]:  # else the copies of the last step are overwritten
+            self._weights, self._before = weights, [torch.empty_like(p) for p in weights]
+            places: dict[object, int] = {}
+            place = [places.setdefault(self._layer_of.get(p, p), len(places)) for p in weights]
+            self._place = torch.tensor(place, device=weights[0].device)
+            numbers = wide(torch.tensor([p.numel() for p in weights], device=weights[0].device))
+            self._count = numbers.new_zeros(len(places)).index_add_(0, self._place, numbers)
+        torch._foreach_copy_(self._before, weights)
 
     @torch.no_grad()
     def _shorten_steps(self, _optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
-        layers: dict[object, list[Tensor]] = {}
-        for weights in self._before:
-            layers.setdefault(self._layer_of.get(weights, weights), []).append(weights)
-        for tensors in layers.values():
-            before = [self._before[weights] for weights in tensors]
-            step, count = torch._foreach_sub(tensors, before), sum(w.numel() for w in tensors)
-            factor = step_factor(l2_norm(step), l2_norm(before), count, self.relative)
-            for weights, start in zip(tensors, before, strict=True):
-                weights.copy_(torch.lerp(start, weights, factor.to(weights.dtype)))  # a factor of 1 keeps every bit
+        steps = torch._foreach_sub(self._weights, self._before)
+        squares = l2_norms([*steps, *self._before]).square().view(2, -1)
+        step_norm, norm = squares.new_zeros(2, len(self._count)).index_add_(1, self._place, squares).sqrt()
+        factor = step_factor(step_norm, norm, self._count, self.relative)[self._place]
+        factors = [one.to(w) for one, w in zip(factor.unbind(), self._weights, strict=True)]
+        torch._foreach_lerp_(self._before, self._weights, factors)  # a factor of 1 keeps every bit
+        torch._foreach_copy_(self._weights, self._before)
 
 
 def _layers(modules: nn.Module | Iterable[nn.Module] | None) -> dict[Tensor, nn.Module]:

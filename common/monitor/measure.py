@@ -96,14 +96,17 @@ class Actor:
             outputs = tensors_in(run_again(critic_call, critic_call.args, critic_call.kwargs))
         outputs = [outputs[i] for i in critic_call.made().values()]
         batches = {output.shape[0], output.numel() // output.shape[-1]}
-        q = next((t for t in outputs if t.numel() in batches), None)
-        if q is None and whole:  # several numbers per sample, such as quantiles: their mean
-            q = outputs[0] * (output.shape[0] / outputs[0].numel())
-        if q is None:
+        values = [t for t in outputs if t.numel() in batches]
+        if not values and whole:  # several numbers per sample, such as quantiles: their mean
+            values = [outputs[0] * (output.shape[0] / outputs[0].numel())]
+        if not values:
             return
         target = GradientEdge(*(here if tanh is None else (tanh, 0)))
-        (slope,) = torch.autograd.grad(q.sum(), target, retain_graph=True, allow_unused=True, materialize_grads=True)
-        self.seen = Seen(critic, call, place, slope, None if tanh is None else tanh._saved_result.detach())
+        slopes = (torch.autograd.grad(q.sum(), target, retain_graph=True, allow_unused=True)[0] for q in values)
+        action = None if tanh is None else tanh._saved_result.detach()
+        flat = torch.zeros_like(output if action is None else action)  # where no output depends on the action
+        slope = next((found for found in slopes if found is not None), flat)
+        self.seen = Seen(critic, call, place, slope, action)
 
     def before_step(self) -> None:
         """Find z, a and ∂Q/∂a by making the actor's pass again.
@@ -124,9 +127,10 @@ class Actor:
             else:
                 found = next(filter(None, (self._tanh_inside(replay, place) for place in places)), None)
         if found is None:
+            advice = "" if replay.head is not None else "; if it has one, give head= the module whose output enters it"
             raise MonitorError(
-                "no tanh was found between the actor's layers and its action: give head= the module whose output "
-                "enters the tanh; an actor without a tanh cannot be measured"
+                "no tanh was found between the actor's layers and its action, and an actor without one cannot be "
+                f"measured{advice}"
             )
         if found.z.shape != found.actions.shape:
             raise MonitorError(
@@ -140,7 +144,9 @@ class Actor:
         z, clipped = output, False
         if replay.head is not None and replay.head is not output:
             z = replay.head
-            (inner,) = torch.autograd.grad(output.sum(), z, allow_unused=True, materialize_grads=True)
+            (inner,) = torch.autograd.grad(output.sum(), z, allow_unused=True)
+            if inner is None:
+                raise MonitorError("the action does not depend on head: give the module whose output enters the tanh")
             clipped = inner == 0
         return Bounded(z, self.seen.action, clipped, self.seen.slope, [])
 
@@ -149,7 +155,7 @@ class Actor:
         nodes = nearest_tanhs(output)
         found = [i for i, (_, result) in enumerate(replay.tanhs) if result.grad_fn in nodes]
         if not found:
-            if self.head is None or self.seen is not None:
+            if replay.head is None or self.seen is not None:
                 return None
             return Bounded(replay.head, replay.head.tanh(), False, None, [])  # the tanh comes after the actor
         given, results = zip(*(replay.tanhs[i] for i in found), strict=True)

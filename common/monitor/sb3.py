@@ -32,10 +32,8 @@ class SaturationCallback(BaseCallback):
                 f"{type(self.model).__name__} has no actor and critic with optimisers of their own: "
                 "SaturationCallback measures DDPG, TD3 and SAC"
             )
-        earlier, self.monitor = (
-            self.monitor,
-            SaturationMonitor(actor, critic, actor.optimizer, critic.optimizer, _clipped(actor), self.every),
-        )
+        earlier, head = self.monitor, _clipped(actor)
+        self.monitor = SaturationMonitor(actor, critic, actor.optimizer, critic.optimizer, head, self.every)
         if earlier is not None:
             earlier.detach()  # an exception may have ended its training
         if earlier is not None and self.num_timesteps > 0:

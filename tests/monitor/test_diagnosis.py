@@ -15,6 +15,7 @@ from common.monitor.diagnosis import (
     LARGE_Z,
     MOSTLY,
     NO_SLOPE,
+    NO_SLOPE_SHARE,
     RECENT,
     SCALARS,
     SHRINKING,
@@ -102,6 +103,36 @@ def test_stuck_tanh() -> None:
     assert verdict(**DEAD, stuck_share=1.0, bang_bang_share=0.0) == "stuck_tanh"
 
 
+def test_a_mean_slope_of_a_few_outputs_is_none() -> None:
+    """2 of 128 outputs carry the whole mean of 1 − a²."""
+    few = {"saturation_ratio": 1.0, "tanh_derivative": 0.006, "z_abs_median": 50.0}
+    dead = diagnose(history(**few, zero_derivative_share=126 / 128))
+    assert dead.verdict == "stuck_tanh"
+    assert "98%" in dead.sentence
+    assert verdict(**few, zero_derivative_share=NO_SLOPE_SHARE * 1.001) == "stuck_tanh"
+    assert verdict(**few, zero_derivative_share=NO_SLOPE_SHARE) == "healthy"
+    assert verdict(zero_derivative_share=[0.9, 0.9, 1.0, 1.0, 1.0]) == "stuck_tanh"  # 0.96 in the mean
+    assert verdict(zero_derivative_share=[0.7, 1.0, 1.0, 1.0, 1.0]) == "healthy"  # 0.94 in the mean
+    assert verdict(zero_derivative_share=0.32) == "healthy"
+
+
+@pytest.mark.parametrize(("expected", "steps"), [("frozen", [0.0, 0.0]), ("coasting", [0.1, 0.01])])
+def test_a_gradient_of_0_with_slope_left_points_at_the_loss(expected: str, steps: list[float]) -> None:
+    dead = {"actor_gradient_norm": [0.0, 0.0], "actor_step_norm": steps, "tanh_derivative": 0.917}
+    unknown, flat, slopeless = (
+        diagnose(history(**{**dead, **more})) for more in (UNSEEN, {"dq_da_abs_mean": 0.0}, {**UNSEEN, **DEAD})
+    )
+    assert {unknown.verdict, flat.verdict, slopeless.verdict} == {expected}
+    assert "detached" in unknown.advice[0]
+    assert "critic" in flat.advice[0]
+    assert "start again" in slopeless.advice[0]
+
+
+def test_nothing_seen_points_at_the_actor() -> None:
+    assert "actor=" in diagnose([]).advice[0]
+    assert "actor=" not in diagnose(history(1)).advice[0]
+
+
 def test_stuck_tanh_unless_the_critic_agrees() -> None:
     assert verdict(**DEAD, bang_bang_share=CRITIC_AGREES * 0.99) == "stuck_tanh"
     assert verdict(**DEAD, bang_bang_share=CRITIC_AGREES) == "bang_bang"
@@ -144,6 +175,16 @@ def test_bang_bang() -> None:
     assert verdict(**DEAD, bang_bang_share=1.0, stuck_share=0.0) == "bang_bang"
 
 
+def test_bang_bang_without_slope_cannot_change() -> None:
+    mobile, final = (diagnose(history(bang_bang_share=0.8, **more)) for more in ({}, DEAD))
+    assert mobile.verdict == final.verdict == "bang_bang"
+    assert "no longer change" in final.sentence
+    assert "no longer change" not in mobile.sentence
+    assert final.advice[0] == mobile.advice[0]
+    assert "start again" in final.advice[1]
+    assert len(mobile.advice) == 1
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -169,3 +210,11 @@ def test_one_sentence_numbers_and_advice(changed: dict) -> None:
     text = report(rows)
     assert found.sentence in text
     assert all(what in text for what in found.advice)
+
+
+def test_the_report_names_its_columns() -> None:
+    lines = report(history(4)).splitlines()
+    assert any(line.split() == ["first", "latest"] for line in lines)
+    assert any(line.split() == ["update", "1", "151"] for line in lines)
+    assert any("mean of the last 4 " in line for line in lines)
+    assert "mean of" not in report(history(ENOUGH - 1))

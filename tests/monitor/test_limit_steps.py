@@ -122,6 +122,30 @@ def test_parameter_groups_added_later_are_limited() -> None:
         assert float((new - old).norm()) <= allowed([old], 0.01) * (1 + 1e-3)
 
 
+def test_tensors_of_several_dtypes_are_limited() -> None:
+    dtypes = (torch.float32, torch.float64, torch.bfloat16)
+    tensors = [torch.full((50,), 1.0, dtype=dtype, requires_grad=True) for dtype in dtypes]
+    optimizer = torch.optim.SGD(tensors, lr=1.0)
+    limit_steps(optimizer, 0.1)
+    sum(t.double().sum() for t in tensors).backward()
+    optimizer.step()
+    for tensor in tensors:
+        assert tensor.dtype in dtypes
+        assert torch.allclose(tensor.double(), torch.full((50,), 0.9, dtype=torch.float64), atol=2e-3)
+
+
+def test_of_two_limits_the_smaller_one_holds() -> None:
+    for shares in ((0.01, 0.1), (0.1, 0.01)):
+        model = network()
+        optimizer = OPTIMISERS["Adam"](model.parameters())
+        for share in shares:
+            limit_steps(optimizer, share)
+        before = weights(model)
+        train(model, optimizer, 1)
+        for new, old in zip(weights(model), before, strict=True):
+            assert float((new - old).norm()) == pytest.approx(allowed([old], 0.01), rel=1e-3)
+
+
 @pytest.mark.parametrize("relative", [0.0, -1.0, float("nan")])
 def test_a_share_that_is_none(relative: float) -> None:
     with pytest.raises(ValueError, match="relative"):

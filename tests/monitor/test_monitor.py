@@ -331,11 +331,87 @@ def one_line(error: pytest.ExceptionInfo[MonitorError], argument: str) -> None:
 def test_an_actor_without_a_tanh() -> None:
     loop = seeded(lambda: ddpg(Without()))
     without = hooks_of(loop)
+    monitor = watch(loop).attach()
     with pytest.raises(MonitorError) as error:
-        watch(loop).attach()
         loop.run(1)
     one_line(error, "head=")
     assert hooks_of(loop) == without
+    loop.run(2)  # detached: who catches the error trains on without measurements
+    assert monitor.history == []
+
+
+def test_an_actor_without_a_tanh_that_has_a_head() -> None:
+    loop = seeded(lambda: ddpg(Without()))
+    with pytest.raises(MonitorError) as error, watch(loop, head=loop.actor.fc_mu):
+        loop.run(1)
+    one_line(error, "no tanh")
+    assert "head=" not in str(error.value)
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_head_that_is_not_on_the_way_to_the_action(critic: bool) -> None:
+    class Aside(FunctionalActor if critic else Without):
+        def forward(self, obs: torch.Tensor) -> torch.Tensor:
+            if critic:
+                self.aside(obs)
+            return self.z(obs)
+
+    actor = seeded(Aside)
+    actor.aside = nn.Linear(5, 2)
+    network, optimizer, obs = Critic(), torch.optim.Adam(actor.parameters()), torch.randn(4, 5)
+    with (
+        pytest.raises(MonitorError) as error,
+        SaturationMonitor(actor, network if critic else None, head=actor.aside),
+    ):
+        action = actor(obs)
+        (network(obs, action.tanh()) if critic else action).sum().backward()
+        optimizer.step()
+    one_line(error, "head")
+
+
+class Ignorant(Critic):
+    """Takes the action and does not use it."""
+
+    def forward(self, obs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return super().forward(obs, torch.zeros_like(action))
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_critic_that_ignores_the_action_is_flat(outside: bool) -> None:
+    actor, critic = seeded(lambda: (FunctionalActor(), Ignorant()))
+    optimizer, obs = torch.optim.Adam(actor.parameters()), torch.randn(4, 5)
+    with SaturationMonitor(actor, critic, every=1) as monitor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            (-critic(obs, actor.z(obs).tanh() if outside else actor(obs)).mean()).backward()
+            optimizer.step()
+    assert [row["dq_da_abs_mean"] for row in monitor.history] == [0.0] * 3
+    assert "critic is flat" in monitor.diagnosis().sentence
+
+
+def test_of_several_outputs_the_one_that_depends_on_the_action_counts() -> None:
+    class WithValue(Critic):
+        def forward(self, obs: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(obs, torch.zeros_like(action)), super().forward(obs, action)
+
+    actor, critic = seeded(lambda: (FunctionalActor(), WithValue()))
+    optimizer, obs = torch.optim.Adam(actor.parameters()), torch.randn(4, 5)
+    with SaturationMonitor(actor, critic, every=1) as monitor:
+        (-critic(obs, actor(obs))[1].mean()).backward()
+        optimizer.step()
+    assert monitor.scalars()["dq_da_abs_mean"] > 0
+
+
+def test_a_detached_action_without_a_critic() -> None:
+    actor, critic = seeded(lambda: (FunctionalActor(), Critic()))
+    optimizer, obs = torch.optim.Adam(actor.parameters()), torch.randn(4, 5)
+    with SaturationMonitor(actor, every=1) as monitor:
+        for _ in range(3):
+            (-critic(obs, actor(obs).detach()).mean()).backward()
+            optimizer.step()
+    found = monitor.diagnosis()
+    assert found.verdict == "frozen"
+    assert "detached" in found.advice[0]
 
 
 def test_a_critic_that_never_sees_the_action() -> None:
