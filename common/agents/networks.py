@@ -95,7 +95,9 @@ class FullyConnected(nn.Module):
     def activation(self, x: Tensor, layer: int) -> Tensor:
         """What follows hidden layer `layer` (1 …), (…, units)."""
         # In place only where nobody builds on it, who might need x again.
-        return torch.relu_(x) if type(self).activation is FullyConnected.activation else torch.relu(x)
+        return torch.relu_(x) if hasattr(type(self).activation, "in_place") else torch.relu(x)
+
+    activation.in_place = True  # no attribute of an override, unless that says so, too
 
     def layer(self, i: int) -> nn.Module:
         """Layer fc<i>."""

@@ -94,3 +94,5 @@ class HiddenLayerNorm:
 
     def activation(self, x: Tensor, layer: int) -> Tensor:
         return self._modules[f"norm{layer}"](super().activation(x, layer))
+
+    activation.in_place = True  # x is not needed again
