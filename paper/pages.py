@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
 from paper.tables.baseline import cell_rows
-from paper.tables.experiments import DAGGER, RECIPE, SHOWN, median_score, over_clamped
+from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, median_score
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
@@ -56,19 +57,21 @@ def finding(r: Recordings) -> str:
         return NOTHING
     lags = fast(r.agents).groupby("actor_lr")["lag"].median()
     slow = fast(r.runs, False)
-    flat = slow[slow["kind"] == load.FLAT]
+    died = slow["kind"].notna()
+    flat = slow["kind"] == load.FLAT
     moved, paid = fast(r.runs)["stopped"], r.runs["improved"]
     lines = [
         "**What kills actors:** steps that are too long for the scale of their inputs. "
-        f"{first_death(r)}, because its tanh has no slope left; at smaller rates "
-        f"{of(len(flat), slow['kind'].notna().sum())} runs that died had a critic that was flat in the actions.",
+        f"{first_death(r)}, because its tanh has no slope left. Of the {len(slow)} runs at smaller rates {died.sum()} "
+        f"died, {'all' if flat.sum() == died.sum() else flat.sum()} with a critic that was flat in the actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
-        f"(medians), so that {of(moved.sum(), len(moved))} of these runs “stop” only at episode "
+        f"(medians), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop” only at episode "
         f"{span(fast(r.runs)['stopping_episode'])}; and a saturated output may be right, though only "
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    told = "\n".join(f"- {line}" for line in lines)
+    return f"{told}\n\n{scores(r)}" if any(r.get(preset, RECIPE) for preset in load.PRESETS) else told
 
 
 def first_death(r: Recordings) -> str:
@@ -93,7 +96,7 @@ def sentence(r: Recordings, name: str) -> str:
             said.append(f"{here} runs {what} (baseline: {base})")
         if study.one_age:
             said.append(f"the median score is {number(r.row(preset, study.name).median_score)}")
-        parts.append(f"on `{preset}`{few_seeds([study])} {listed(said)}")
+        parts.append(f"on `{preset}`{few_seeds(study)} {listed(said)}")
     if not all(study.one_age for study in own.values()):
         parts.append("scores are not compared, because full runs are not recorded with the present code yet")
     return f"{SENTENCE} {title(study.name)}: {'; '.join(parts)}."
@@ -109,25 +112,46 @@ def monitor(r: Recordings) -> str:
     return f"{SENTENCE} TD3 on Pendulum-v1 at a learning rate of 0.1 has a median return of {returns}."
 
 
-def few_seeds(studies: Collection[load.StudyFiles]) -> str:
-    """Says so where studies have fewer seeds than the rest."""
-    fewest = min(len(study.seeds) for study in studies)
-    return f" (so far on {fewest} seed{'s' if fewest > 1 else ''} only)" if fewest < 3 else ""
+def few_seeds(study: load.StudyFiles) -> str:
+    """Says so where a study has fewer seeds than the rest."""
+    fewest = len(study.seeds)
+    return f" ({fewest} seed{'s' if fewest > 1 else ''})" if fewest < 3 else ""
 
 
 def what_helps(r: Recordings) -> str:
-    """The recipe, and how it compares with its control, where they are recorded."""
-    there = {preset: study for preset in load.PRESETS if (study := r.get(preset, RECIPE))}
+    """The recipe in a sentence, where it is recorded."""
+    there = [preset for preset in load.PRESETS if r.get(preset, RECIPE)]
     if not there:
         return "the recipe is not recorded yet."
     rows = {preset: r.row(preset, RECIPE) for preset in there}
-    parts = [f"{learns(rows[p])} pairs on `{p}` (median score {median_score(rows[p], there[p])})" for p in there]
-    told = f"the recipe{few_seeds(there.values())} learns in {listed(parts)}"
-    beaten = {preset: over_clamped(r, preset) for preset in there}
-    beaten = [f"{of((x > 0).sum(), len(x))} pairs on `{preset}`" for preset, x in beaten.items() if x is not None]
-    if beaten:
-        told += f"; it beats the control, smaller learning rates instead of limited steps, in {listed(beaten)}"
-    return f"{told}."
+    told = "the recipe, one setting for every pair of learning rates, reaches half of the possible score at "
+    told += listed([f"{of(row.viable_cells, row.cells)} pairs on `{p}`" for p, row in rows.items()])
+    controls = {preset: r.row(preset, CLAMPED) for preset in there if r.get(preset, CLAMPED)}
+    better = [f"`{p}`" for p, row in controls.items() if row.median_score > rows[p].median_score]
+    if better:
+        told += f". On {listed(better)} small rates are better still: there the limit only spares the search for them"
+    return f"{told}. Median scores:"
+
+
+def scores(r: Recordings) -> str:
+    """Median scores of the recipe beside what it is to beat, a row each."""
+    there = [preset for preset in load.PRESETS if r.get(preset, RECIPE)]
+    rows = {
+        "the recipe": [median_of(r, preset, RECIPE) for preset in there],
+        "its control: small rates instead of limited steps": [median_of(r, preset, CLAMPED) for preset in there],
+        "the recipe with actors that never move": [median_of(r, p, f"{FROZEN}-with-{RECIPE}") for p in there],
+        "best constant action": [span(r.get(preset, RECIPE).constants["score"], ".2f") for preset in there],
+        "baseline": [median_of(r, preset, BASELINE) for preset in there],
+    }
+    slow = {p: fast(study.runs, False)["normalised_score"].median() for p, study in r.baselines.items()}
+    rows["baseline, actor rates below 0.01"] = [number(slow.get(preset, math.nan)) for preset in there]
+    return markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
+
+
+def median_of(r: Recordings, preset: str, name: str) -> str:
+    """A study's median score, with its number of seeds where these are few."""
+    study = r.get(preset, name)
+    return median_score(r.row(preset, name), study) + few_seeds(study) if study else MISSING
 
 
 def learns(row: pd.Series) -> str:
@@ -157,34 +181,31 @@ def results(r: Recordings) -> str:
     there = [name for name in names if any(r.get(preset, name) for preset in SHOWN)]
     if not there:
         return NOTHING
-    presets = [preset for preset in SHOWN if r.names(preset)]
-    rows = []
-    for name in there:
-        cells = []
-        for preset in presets:
-            study = r.get(preset, name)
-            row = r.row(preset, name)
-            cells += [MISSING] * 4 if study is None else [
-                of(row.runs_never_stopping, row.runs), learns(row), median_score(row, study),
-                against_baseline(r, preset, name),
-            ]  # fmt: skip
-        rows.append([f"[{title(name)}](experiments/{name}/README.md)", *cells])
-    header = ["experiment"]
-    for preset in presets:
-        header += [f"`{preset}`: never stop", "learns in", "median score", "against the baseline"]
-    lines = [markdown(header, rows)]
-    absent = [name for name in names if name not in there]
-    if absent:
-        lines.append(f"Not recorded yet: {listed([f'[{title(n)}](experiments/{n}/README.md)' for n in absent])}.")
-    aged = any(not r.get(p, n).one_age for n in there for p in presets if r.get(p, n))
+    first = [BASELINE, RECIPE, CLAMPED]
+    there.sort(key=lambda name: (first.index(name) if name in first else len(first), name))
+    columns = [("experiment", [f"[{title(name)}](experiments/{name}/README.md)" for name in there])]
+    for preset in (preset for preset in SHOWN if r.names(preset)):
+        rows = [(r.row(preset, name), s) for name in there for s in [r.get(preset, name)]]
+        cells: dict[str, Callable[[pd.Series, load.StudyFiles], str]] = {
+            f"`{preset}`: never stop": lambda row, _: of(row.runs_never_stopping, row.runs),
+            "learns in": lambda row, _: learns(row),
+            "median score": median_score,
+            "against the baseline": lambda _, s, preset=preset: against_baseline(r, preset, s.name),
+        }
+        columns += [(head, [cell(row, s) if s else MISSING for row, s in rows]) for head, cell in cells.items()]
+    columns = [(head, cells) for head, cells in columns if set(cells) != {MISSING}]
     note = (
         "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
         "mean score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
-        "of them); where these are not recorded, at most as many learn as reach 0.5."
+        "of them); where these are not recorded, at most as many learn as reach 0.5. Weights that never stop may still "
+        "learn nothing. Clamped rates are the recipe's control: small learning rates instead of limited steps, two "
+        "pairs for all. `thesis` is in [docs/findings.md](docs/findings.md)."
     )
-    if aged:
+    if any(not s.one_age for p in SHOWN for name in there if (s := r.get(p, name))):
         note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."
-    return "\n\n".join([*lines, note])
+    parts = [note, markdown([head for head, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))]
+    absent = [f"[{title(name)}](experiments/{name}/README.md)" for name in names if name not in there]
+    return "\n\n".join([*parts, *([f"Not recorded yet: {listed(absent)}."] if absent else [])])
 
 
 def page(r: Recordings, name: str) -> str:

@@ -84,8 +84,8 @@ def recipe(r: Recordings) -> Figure:
         _reference_lines(axes.axvline, next(iter(own.values())))
         for name, study in own.items():
             actor_lrs = learning_rates(study.runs)[0]
-            lane = study.runs["actor_lr"].map(actor_lrs.index) / len(actor_lrs)
-            y = -names.index(name) + 0.32 - 0.6 * lane
+            lane = (study.runs["actor_lr"].map(actor_lrs.index) + 0.5) / len(actor_lrs)
+            y = -names.index(name) + 0.3 - 0.6 * lane
             colours = [actor_colour(rate) for rate in study.runs["actor_lr"]]
             axes.scatter(study.runs["normalised_score"], y, s=8, color=colours, alpha=0.8, linewidth=0, zorder=3)
             axes.plot(study.runs["normalised_score"].median(), -names.index(name), "|", color="black", ms=14, zorder=4)

@@ -94,8 +94,8 @@ def per_layer_gradients(r: Recordings) -> Figure:
     figure, panels = style.page(4.0, 2, 3, sharex=True, sharey="row")
     for axes_row, network in zip(panels, ("actor", "critic"), strict=True):
         columns = [f"{network}_fc{layer}" for layer in (1, 2, 3)]
-        who = "actors, RMS over agents" if network == "actor" else "critic"
-        zeros = log_axis(axes_row, study.norms[columns].stack(), f"{who} (log)", "")
+        who = "actors,\nRMS over agents" if network == "actor" else "critic"
+        zeros = log_axis(axes_row, study.norms[columns].stack(), f"{who}\n(log)", "")
         for axes, column, place in zip(axes_row, columns, ("first", "second", "output"), strict=True):
             style.run_lines(axes, study.norms, column, zeros)
             axes.set_title(f"{network}, {place} layer", fontsize=NORMAL)

@@ -190,7 +190,7 @@ def test_the_row_of_a_page(recorded: Recordings) -> None:
 
 def test_the_finding_cites_the_study(recorded: Recordings) -> None:
     text = finding(recorded)
-    for part in ("1 of 1 runs that died", "46 more episodes", "2 of 2 of these runs", "50–60", "1 of 4 baseline runs"):
+    for part in ("2 runs at smaller rates 1 died, all", "46 more episodes", "2 of 2 runs", "50–60", "1 of 4 baseline"):
         assert part in text
 
 
@@ -229,7 +229,10 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
     assert learns(r.row("interior", "recipe")) == "2 of 2"
     row = "`scaled` & The recipe & 1 & 100 & 0.70 & 2 of 2 & – & 0.05 & +0.20"
     assert body(experiments.recipe(r))[0] == " & ".join(map(latex, row.split(" & ")))
-    assert "2 of 2 pairs on `interior` (median score 0.70)" in finding(r)
+    text = finding(r)
+    assert "2 of 2 pairs on `scaled` and 2 of 2 pairs on `interior`" in text and "small rates" in text
+    for row in ("the recipe | 0.70 (", "limited steps | 0.70 (", "never move | 0.50 (1 seed)", "baseline | −0.50"):
+        assert row in text
 
 
 def test_other_memories_of_adam(tmp_path: Path) -> None:
