@@ -31,7 +31,9 @@ TRIALS = {  # name -> preset, options
     "all but small noise": ("interior", "--without small_noise"),
     "all but slow targets": ("interior", "--without slow_targets"),
     "all but recent replay": ("interior", "--without recent_replay"),
+    "all, actors' steps 0.003": ("interior", "--actor-limit 0.003"),
     "all on scaled": ("scaled", ""),
+    "all on scaled, actors' steps 0.003": ("scaled", "--actor-limit 0.003"),
     "all on scaled, noise 0.5": ("scaled", "--noise-scale 0.5"),
 }
 AGES, WINDOW = (500, 1000, 1500, 2000), 250
