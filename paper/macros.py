@@ -20,7 +20,7 @@ from paper import coasting, load
 from paper.load import NotRecorded, Recordings, fast, heights, pair
 from paper.tables.experiments import RECIPE, median_score, over_clamped
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
-from paper.text import interval, number, of, rate, seeds_text, share, significant, span
+from paper.text import interval, listed, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades
 
 Macros = Iterator[tuple[str, str]]
@@ -280,6 +280,8 @@ def monitor(r: Recordings) -> Macros:
     if not {"plain", "limit both"} <= set(td3.index):
         raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: lacks TD3 on Pendulum at 0.1")
     yield "MonitorRuns", str(len(r.monitor))
+    yield "MonitorAlgorithms", listed(r.monitor["algorithm"].unique())
+    yield "MonitorTasks", listed(f"`{task}`" for task in r.monitor["task"].unique())
     yield "MonitorPlain", number(td3.loc[["plain"], "return_mean"].median(), ",.0f")
     yield "MonitorLimited", number(td3.loc[["limit both"], "return_mean"].median(), ",.0f")
     dead = td3.loc[["plain"], "verdict_end"].isin(("stuck_tanh", "coasting", "frozen"))

@@ -10,6 +10,7 @@ import pytest
 
 from paper import answers, load
 from paper.load import NotRecorded
+from paper.pages import monitor
 
 
 def study(**tables: list) -> SimpleNamespace:
@@ -76,3 +77,19 @@ def test_agreed_bounds() -> None:
 def test_what_is_not_recorded_is_said() -> None:
     text = answers.answers(recorded(baseline=study()))
     assert text.count("Not known yet: ") == 5 and text.count("**") == 2 * len(answers.QUESTIONS)
+
+
+def test_the_monitors_sentence() -> None:
+    """Three seeds of one algorithm: plain ones stay below -300 and end frozen, two of the limited ones do not."""
+    arms = {"plain": [-1400, -1300, -1200], "limit both": [-100, -200, -500]}
+    rows = [
+        {"task": "Pendulum-v1", "algorithm": "TD3", "learning_rate": 0.1, "arm": arm, "seed": seed,
+         "return_mean": value, "return_untrained": -1400,
+         "verdict_middle": verdict, "verdict_end": verdict, "dead_actor_units": 0.5,
+         "action_sd": 0.0, "entropy_coefficient": float("nan")}
+        for (arm, values), verdict in zip(arms.items(), ("frozen", "healthy"), strict=True)
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    text = monitor(SimpleNamespace(monitor=pd.DataFrame(rows)))
+    assert "2 of 3 runs of TD3 end above −300, in the median at −200 (plain: 0 of 3, −1,300, 3 without slope)" in text
+    assert "not recorded" in monitor(SimpleNamespace(monitor=None))
