@@ -70,6 +70,12 @@ class StudyFolder:
         if self.store.has_leftovers():
             self.store.write()
 
+    def drop_finished_checkpoint(self) -> None:
+        """Remove a checkpoint of finished runs only, which a kill between writing these and removing it leaves."""
+        state = self.checkpoints.load()
+        if state is None or {RunKey(*key) for key in state[1]["runs"]} <= self.store.finished():
+            self.checkpoints.clear()
+
     def _mirror_results(self) -> None:
         if self.mirror:
             self.mirror.push_results(self.path)

@@ -126,6 +126,8 @@ def run_study(
             warn("all runs were finished by other code than today's; --fresh trains them anew")
         if missing:
             _train(experiment, config, device, study, missing, interruption, board)
+        else:
+            study.drop_finished_checkpoint()
         study.drop_leftovers()
         if not part:
             show_study(folder)

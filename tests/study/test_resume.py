@@ -138,6 +138,28 @@ def while_clearing() -> None:
     Generations.remove = dying_remove
 
 
+def before_the_last_clearing() -> None:
+    remove, strike = Generations.remove, nth(2, die)
+
+    def dying_remove(self: Generations, keep: tuple[int, ...] = ()) -> None:
+        if not keep:
+            strike()
+        remove(self, keep)
+
+    Generations.remove = dying_remove
+
+
+def before_the_empty_folder_goes() -> None:
+    strike, rmdir = nth(2, die), Path.rmdir
+
+    def dying_rmdir(self: Path) -> None:
+        if self.name == "checkpoint":
+            strike()
+        rmdir(self)
+
+    Path.rmdir = dying_rmdir
+
+
 MOMENTS: dict[str, tuple[Fault, str]] = {
     # Moment -> fault, and a file that shows that it happened there.
     "data written, not renamed": (before_rename_to("3.data", 1), "checkpoint/.checkpoint-000003.data.partial"),
@@ -147,6 +169,8 @@ MOMENTS: dict[str, tuple[Fault, str]] = {
     "before runs.csv": (before_rename_to("runs.csv", 2), ".runs.csv.*"),
     "finished run in an older checkpoint": (between_writing_and_checkpoint, "checkpoint/checkpoint-*.json"),
     "finished shard's checkpoint half removed": (while_clearing, "checkpoint/checkpoint-*.data"),
+    "all runs finished, the checkpoint there": (before_the_last_clearing, "checkpoint/checkpoint-*.json"),
+    "all runs finished, its folder there": (before_the_empty_folder_goes, "checkpoint"),
 }
 
 

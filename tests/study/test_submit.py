@@ -134,7 +134,7 @@ def test_dask_loses_a_worker(tmp_path: Path) -> None:
     assert code == 0, lines
     assert csv_bytes(study_folder(tmp_path)) == in_one_piece()
     log = (part.parent / "logs" / "1-of-2.log").read_text()
-    assert log.count("runs to train") == 2 and "is finished" in log
+    assert "going on with" in log and "is finished" in log
 
 
 REFUSED = {
