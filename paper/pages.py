@@ -53,7 +53,7 @@ def filled(path: Path, text: str, name: str, part: str) -> str:
 
 
 def finding(r: Recordings) -> str:
-    """The finding in three sentences."""
+    """The finding, a sentence or two for each question."""
     if "scaled" not in r.baselines:
         return NOTHING
     lags = fast(r.agents).groupby("actor_lr")["lag"].median()
@@ -71,6 +71,9 @@ def finding(r: Recordings) -> str:
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]
+    others = monitor(r).removeprefix(SENTENCE).strip()
+    if r.monitor is not None:
+        lines.insert(2, f"**In other people's agents**, Stable-Baselines3's with limited steps: {others}")
     told = "\n".join(f"- {line}" for line in lines)
     return f"{told}\n\n{scores(r)}" if any(r.get(preset, RECIPE) for preset in load.PRESETS) else told
 
