@@ -73,7 +73,7 @@ def finding(r: Recordings) -> str:
     ]
     others = monitor(r).removeprefix(SENTENCE).strip()
     if r.monitor is not None:
-        lines.insert(2, f"**In other people's agents**, Stable-Baselines3's with limited steps: {others}")
+        lines.insert(2, f"**In other people's agents** (Stable-Baselines3): {others[0].lower()}{others[1:]}")
     told = "\n".join(f"- {line}" for line in lines)
     return f"{told}\n\n{scores(r)}" if any(r.get(preset, RECIPE) for preset in load.PRESETS) else told
 
