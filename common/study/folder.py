@@ -72,6 +72,8 @@ class StudyFolder:
 
     def drop_finished_checkpoint(self) -> None:
         """Remove a checkpoint of finished runs only, which a kill between writing these and removing it leaves."""
+        if not (self.path / CHECKPOINT).exists():
+            return
         state = self.checkpoints.load()
         if state is None or {RunKey(*key) for key in state[1]["runs"]} <= self.store.finished():
             self.checkpoints.clear()
