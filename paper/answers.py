@@ -36,19 +36,19 @@ def underflow(r: Recordings) -> str:
     """
     studies = {"the baseline": r.need("scaled"), "the exact derivative": r.need("scaled", EXACT)}
     studies |= {title(n): r.get("scaled", n) for n in r.names("scaled") if n.startswith(f"{EXACT}-")}
-    told = []
+    told, frozen, paid = [], [], []
     for name, study in studies.items():
-        agents, runs = fast(study.agents), fast(study.runs)
-        dead, frozen = (agents[f"{what}_episode"].notna().mean() for what in ("gradient_death", "freeze"))
-        better = of(runs["improved"].sum(), len(runs))
+        agents, improved = fast(study.agents), fast(study.runs)["improved"]
+        frozen.append(agents["freeze_episode"].notna().mean())
+        paid.append(improved.mean())
         told.append(
-            f"with {name} the gradient of {share(dead)} of the agents is exactly zero for good, {share(frozen)} "
-            f"freeze, and {better} runs end better than untrained"
+            f"with {name} the gradient of {share(agents['gradient_death_episode'].notna().mean())} of the agents is "
+            f"exactly zero for good, {share(frozen[-1])} freeze, and {of(improved.sum(), len(improved))} runs end "
+            "better than untrained"
         )
-    base, exact = (fast(study.agents)["freeze_episode"].notna().mean() for study in list(studies.values())[:2])
-    paid = fast(studies["the exact derivative"].runs)["improved"].mean()
+    base, exact = frozen[:2]
     freeze = "The underflow makes the freeze" if exact <= base / 2 else "The freeze comes without the underflow, too"
-    learning = "and the loss of learning" if paid > 0.5 else "but without it these runs do not learn either"
+    learning = "and the loss of learning" if paid[1] > 0.5 else "but without it these runs do not learn either"
     return f"`scaled`, actor rates from 0.01: {listed(told)}. {freeze}, {learning}."
 
 
@@ -99,13 +99,13 @@ def agreed_bounds(r: Recordings) -> str:
     """Share of saturated compute outputs on the worse bound, at the end, in runs where the critic agrees."""
     parts = []
     for preset in load.PRESETS:
-        tables = [r.get(preset, n).saturation for n in r.names(preset)]
-        last = pd.concat([t.sort_values("episode").groupby(KEY).tail(1) for t in tables]) if tables else pd.DataFrame()
-        agreed = last[last["bang_bang_share"] >= AGREES] if len(last) else last
-        if len(agreed):
-            wrong = agreed["wrong_side_saturation"]
+        tables = (r.get(preset, n).saturation for n in r.names(preset))
+        last = (table.sort_values("episode").groupby(KEY).tail(1) for table in tables)
+        wrong = [rows.loc[rows["bang_bang_share"] >= AGREES, "wrong_side_saturation"] for rows in last]
+        wrong = pd.concat([pd.Series(dtype=float), *(found for found in wrong if len(found))])
+        if len(wrong):
             parts.append(
-                f"on `{preset}` {of((wrong > WRONG).sum(), len(agreed))} such runs have more than {share(WRONG)} of "
+                f"on `{preset}` {of((wrong > WRONG).sum(), len(wrong))} such runs have more than {share(WRONG)} of "
                 f"their saturated compute outputs on the worse bound (median: {share(wrong.median())})"
             )
     if not parts:
