@@ -49,7 +49,8 @@ def underflow(r: Recordings) -> str:
     base, exact = frozen[:2]
     freeze = "The underflow makes the freeze" if exact <= base / 2 else "The freeze comes without the underflow, too"
     learning = "and the loss of learning" if paid[1] > 0.5 else "but without it these runs do not learn either"
-    return f"`scaled`, actor rates from 0.01: {listed(told)}. {freeze}, {learning}."
+    arm = "" if len(told) > 2 else " Not recorded yet: the arm with `--adam-eps 1e-30`, where Adam's eps hides nothing."
+    return f"`scaled`, actor rates from 0.01: {'; '.join(told)}. {freeze}, {learning}.{arm}"
 
 
 def recursion(r: Recordings) -> str:

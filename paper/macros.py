@@ -16,6 +16,7 @@ from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
 from common.recording.results import score_ages
+from experiments.monitor.study_summary import LIFTED
 from paper import coasting, load
 from paper.load import NotRecorded, Recordings, fast, heights, pair
 from paper.tables.experiments import RECIPE, median_score, over_clamped
@@ -284,6 +285,9 @@ def monitor(r: Recordings) -> Macros:
     yield "MonitorTasks", listed(f"`{task}`" for task in r.monitor["task"].unique())
     yield "MonitorPlain", number(td3.loc[["plain"], "return_mean"].median(), ",.0f")
     yield "MonitorLimited", number(td3.loc[["limit both"], "return_mean"].median(), ",.0f")
+    for arm, name in (("plain", "MonitorSolvedPlain"), ("limit both", "MonitorSolved")):
+        returns = td3.loc[[arm], "return_mean"]
+        yield name, of((returns > LIFTED["Pendulum-v1"]).sum(), len(returns))
     dead = td3.loc[["plain"], "verdict_end"].isin(("stuck_tanh", "coasting", "frozen"))
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):

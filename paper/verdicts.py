@@ -16,6 +16,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY, pair_runs
 from common.analysis.statistics import reproduces
 from common.config import GRID
+from common.recording.results import SCORE_ENDS
 from paper import load
 from paper.coasting import flat_tanh
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control
@@ -250,6 +251,8 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
     ("both leave the median score on interior below random", lambda r: _below(r, "layernorm", "linear_activation")),
     ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
+    ("one published return is above all of ours at its critic's rate", lambda r: _published_above(r)),
+    ("the recipe's critic loses the slope late, the scores stay", lambda r: _slope_lost_late(r)),
 )  # fmt: skip
 
 
@@ -325,3 +328,17 @@ def _below(r: Recordings, *names: str) -> bool:
 def _no_deaths(r: Recordings, name: str, kind: str) -> bool:
     studies = [s for p in r.baselines if (s := r.get(p, name))]
     return bool(all((study.ends["kind"] != kind).all() for study in studies))
+
+
+def _published_above(r: Recordings) -> bool:
+    study = r.need("scaled")
+    low, high = study.references[list(SCORE_ENDS)].mean()
+    theirs = load.pair(r.published_stops(load.SEEDED), 1e-4, 1e-2)["last50_mean_return"].max()
+    ours = study.evaluations.query("critic_lr == 1e-2")["score"].max()
+    return bool((theirs - low) / (high - low) > ours)
+
+
+def _slope_lost_late(r: Recordings) -> bool:
+    studies = [r.need(preset, "recipe") for preset in ("scaled", "interior")]
+    slopes = [s.saturation.groupby("episode")["dq_da_alignment_compute"].median() for s in studies]
+    return all(x.iloc[-1] < x.max() / 2 for x in slopes) and all(s.runs["drift"].median() < 0.1 for s in studies)
