@@ -42,9 +42,9 @@ def underflow(r: Recordings) -> str:
         frozen.append(agents["freeze_episode"].notna().mean())
         paid.append(improved.mean())
         told.append(
-            f"with {name} the gradient of {share(agents['gradient_death_episode'].notna().mean())} of the agents is "
-            f"exactly zero for good, {share(frozen[-1])} freeze, and {of(improved.sum(), len(improved))} runs end "
-            "better than untrained"
+            f"with {name} {share(agents['gradient_death_episode'].notna().mean())} of the agents end with a gradient "
+            f"of exactly zero, {share(frozen[-1])} freeze, and {of(improved.sum(), len(improved))} runs end better "
+            "than untrained"
         )
     base, exact = frozen[:2]
     freeze = "The underflow makes the freeze" if exact <= base / 2 else "The freeze comes without the underflow, too"

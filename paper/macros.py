@@ -18,6 +18,7 @@ from common.config import GRID
 from common.recording.results import score_ages
 from experiments.monitor.study_summary import LIFTED
 from paper import coasting, load
+from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
 from paper.tables.experiments import RECIPE, median_score, over_clamped
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
@@ -163,6 +164,11 @@ def coast(r: Recordings) -> Macros:
 def memory(r: Recordings) -> Macros:
     """Whether other β₁ are recorded."""
     yield "MemoryRows", str(len(memory_studies(r)))
+
+
+def exact(r: Recordings) -> Macros:
+    """Whether it is the underflow: the answer of docs/findings.md."""
+    yield "UnderflowAnswer", underflow(r)
 
 
 def sides(r: Recordings) -> Macros:
@@ -318,6 +324,6 @@ def verdicts(r: Recordings) -> Macros:
 
 
 FUNCTIONS: tuple[Callable[[Recordings], Macros], ...] = (
-    design, published, derived, stopping, first_death, second_death, ratio, coast, memory, sides, side_from_the_start,
-    scores, clipping, large_actor, input_norm, recipe, monitor, sequential, verdicts,
+    design, published, derived, stopping, first_death, second_death, ratio, coast, memory, exact, sides,
+    side_from_the_start, scores, clipping, large_actor, input_norm, recipe, monitor, sequential, verdicts,
 )  # fmt: skip

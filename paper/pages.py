@@ -231,10 +231,10 @@ def page(r: Recordings, name: str) -> str:
     if not rows:
         return f"{sentence(r, name)}\n\n{cost(name)}"
     parts = [sentence(r, name), markdown(HEADER, rows)]
+    mixed = f" {DAGGER} Scores of several ages, not compared." if any(DAGGER in "".join(row) for row in rows) else ""
     parts.append(
         f"Scores were taken at {listed(sorted(ages))}; 0 is random, 1 near-optimal. Columns and definitions: "
-        "`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then."
-        + f" {DAGGER} Scores of several ages, not compared." * any(DAGGER in cell for row in rows for cell in row)
+        f"`docs/csv_columns.md`, comparison.csv. Died: runs whose last gradient died, by what was zero then.{mixed}"
     )
     claims = [v for v in all_verdicts(r) if v.key == name or (name == BASELINE and v.key not in experiment_names())]
     parts += [f"Published: {v.claim}: {v.published}. Here: {v.here}. **{v.verdict.capitalize()}.**" for v in claims]
