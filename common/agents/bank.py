@@ -184,9 +184,7 @@ class Bank:
             for holder, key, name in self._slots:
                 holder[key] = self._prototype[name]
 
-    def step(
-        self, runs: slice, members: slice, gradients: Tensor, scales: Tensor, *, exact: bool = True
-    ) -> Tensor:
+    def step(self, runs: slice, members: slice, gradients: Tensor, scales: Tensor, *, exact: bool = True) -> Tensor:
         """Step networks `members` of `runs` down `gradients` (r, m, P), which is overwritten.
 
         scales (R, k) are those of the optimiser. Returns the weight change that really happened, (r, m, P), zeros
@@ -216,4 +214,3 @@ def _slots(module: nn.Module) -> list[tuple[dict[str, Tensor], str, str]]:
             holder = getattr(owner, kind)
             found += [(holder, key, f"{path}.{key}".lstrip(".")) for key in holder if holder[key] is not None]
     return found
-

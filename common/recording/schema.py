@@ -50,8 +50,13 @@ ADDED: dict[str, tuple[str, ...]] = {
     STOPPING_EPISODES: FILES[STOPPING_EPISODES][-6:],
     GRADIENT_NORMS: ("actor_relative_step", "critic_relative_step"),
     SATURATION: (
-        "stuck_share", "bang_bang_share", "zero_derivative_share", "dq_da_sign_coherence", "dq_da_alignment_compute",
-        "dq_da_alignment_power", "z_step_rms",
+        "stuck_share",
+        "bang_bang_share",
+        "zero_derivative_share",
+        "dq_da_sign_coherence",
+        "dq_da_alignment_compute",
+        "dq_da_alignment_power",
+        "z_step_rms",
     ),
 }
 

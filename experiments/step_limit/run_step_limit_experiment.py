@@ -12,9 +12,7 @@ from common.agents.remedies import LimitedSteps, LimitedStepsConfig
 from common.experiment import Experiment
 from common.study.runner import main
 
-EXPERIMENT = Experiment(
-    name="step_limit", description=__doc__, algorithm=LimitedSteps, config=LimitedStepsConfig
-)
+EXPERIMENT = Experiment(name="step_limit", description=__doc__, algorithm=LimitedSteps, config=LimitedStepsConfig)
 
 if __name__ == "__main__":
     main(EXPERIMENT)

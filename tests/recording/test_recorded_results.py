@@ -25,7 +25,10 @@ from common.recording.tracking import gradient_columns
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PRESETS = ("scaled", "thesis", "interior")
 FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
-FEWEST_SEEDS = {"recipe": 1, "clamped_rates": 1, "frozen_actors": 1, "exact_derivative": 1, "adam_memory": 1}  # of what is still being recorded
+FEWEST_SEEDS = dict.fromkeys(  # of what is still being recorded
+    ("recipe", "clamped_rates", "frozen_actors", "exact_derivative", "adam_memory", "step_limit", "reward_norm",
+     "critic_layernorm", "td3", "inverting_gradients", "pre_activation_penalty", "output_norm", "penultimate_norm"), 1
+)  # fmt: skip
 BASELINE = Experiment("baseline", "")
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
 
