@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -14,6 +15,7 @@ from paper.tables.law import memory_rows
 from paper.text import listed, markdown, number, of, share
 
 EXACT = "exact_derivative"
+EXACTLY_ZERO = 75 * math.log(2)  # |z| from which e^(−2|z|), and so the exact derivative, is zero in float32
 AGREES = 0.5  # share of outputs at a bound which the critic wants there, from which a run counts as bang-bang
 WRONG = 0.25  # share of saturated compute outputs on the worse bound from which on the agreement is misplaced
 
@@ -30,12 +32,13 @@ def answers(r: Recordings) -> str:
 
 
 def underflow(r: Recordings) -> str:
-    """The underflow makes the freeze where at most half as many fast agents freeze with the exact derivative.
+    """The rounding makes the freeze where at most half as many fast agents freeze with the exact derivative.
 
     It makes the loss of learning where most runs end better than untrained with it.
     """
     studies = {"the baseline": r.need("scaled"), "the exact derivative": r.need("scaled", EXACT)}
-    studies |= {title(n): r.get("scaled", n) for n in r.names("scaled") if n.startswith(f"{EXACT}-")}
+    studies |= {f"it and {title(n).partition(', ')[2]}": r.get("scaled", n) for n in r.names("scaled")
+                if n.startswith(f"{EXACT}-")}  # fmt: skip
     told, frozen, paid = [], [], []
     for name, study in studies.items():
         agents, improved = fast(study.agents), fast(study.runs)["improved"]
@@ -47,10 +50,14 @@ def underflow(r: Recordings) -> str:
             "than untrained"
         )
     base, exact = frozen[:2]
-    freeze = "The underflow makes the freeze" if exact <= base / 2 else "The freeze comes without the underflow, too"
+    freeze = "The rounding makes the freeze" if exact <= base / 2 else "The freeze comes without that rounding, too"
     learning = "and the loss of learning" if paid[1] > 0.5 else "but without it these runs do not learn either"
-    arm = "" if len(told) > 2 else " Not recorded yet: the arm with `--adam-eps 1e-30`, where Adam's eps hides nothing."
-    return f"`scaled`, actor rates from 0.01: {'; '.join(told)}. {freeze}, {learning}.{arm}"
+    beyond = fast(studies["the exact derivative"].runs)["largest_abs_preactivation"] > EXACTLY_ZERO
+    return (
+        f"`scaled`, actor rates from 0.01: {'; '.join(told)}. {freeze}, {learning}. In {of(beyond.sum(), len(beyond))} "
+        f"runs with the exact derivative abs(z) passes {number(EXACTLY_ZERO, '.0f')}, where float32 has nothing left of "
+        "it either."
+    )
 
 
 def recursion(r: Recordings) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -270,7 +271,7 @@ def title(name: str) -> str:
     experiment, _, options = name.partition("-")
     page = ROOT / "experiments" / experiment / "README.md"
     head = page.read_text().splitlines()[0].removeprefix("# ") if page.exists() else experiment.replace("_", " ")
-    return f"{head}, {options.replace('-', ' ').replace('_', ' ')}" if options else head
+    return f"{head}, {re.sub(r'(?<![0-9]e)-|_', ' ', options)}" if options else head
 
 
 def is_control(name: str) -> bool:

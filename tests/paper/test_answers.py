@@ -18,7 +18,8 @@ def study(**tables: list) -> SimpleNamespace:
     rates = {"seed": [42, 43], "actor_lr": 0.1, "critic_lr": 0.1}
     columns = {
         "agents": {"gradient_death_episode": [3, 3], "freeze_episode": tables.get("frozen", [9, 9])},
-        "runs": {"improved": tables.get("improved", [False, False]), "never": tables.get("never", [False, False])},
+        "runs": {"improved": tables.get("improved", [False, False]), "never": tables.get("never", [False, False]),
+                 "largest_abs_preactivation": [50.0, 60.0]},
         "ends": {"kind": tables.get("kind", [load.DERIVATIVE, load.DERIVATIVE])},
         "saturation": {
             "episode": 2000,
@@ -48,14 +49,15 @@ def recorded(**studies: SimpleNamespace) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("frozen", "improved", "said"),
     [
-        ([None, 900], [True, True], "The underflow makes the freeze, and the loss of learning."),
+        ([None, 900], [True, True], "The rounding makes the freeze, and the loss of learning."),
         ([None, None], [True, False], "makes the freeze, but without it these runs do not learn either."),
-        ([900, 900], [False, False], "The freeze comes without the underflow, too, but without it"),
+        ([900, 900], [False, False], "The freeze comes without that rounding, too, but without it"),
     ],
 )
 def test_underflow(frozen: list, improved: list, said: str) -> None:
     text = answers.underflow(recorded(baseline=study(), exact_derivative=study(frozen=frozen, improved=improved)))
-    assert said in text and "with the baseline 100% of the agents end with" in text
+    assert said in text and "In 1 of 2 runs with the exact derivative abs(z) passes 52" in text
+    assert "with the baseline 100% of the agents end with" in text
 
 
 def test_single_remedies() -> None:
