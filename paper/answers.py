@@ -10,7 +10,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control, title
-from paper.tables.experiments import RECIPE, median_score
+from paper.tables.experiments import RECIPE, few_seeds, median_score
 from paper.tables.law import memory_rows
 from paper.text import listed, markdown, number, of, share
 
@@ -55,8 +55,8 @@ def underflow(r: Recordings) -> str:
     beyond = fast(studies["the exact derivative"].runs)["largest_abs_preactivation"] > EXACTLY_ZERO
     return (
         f"`scaled`, actor rates from 0.01: {'; '.join(told)}. {freeze}, {learning}. In {of(beyond.sum(), len(beyond))} "
-        f"runs with the exact derivative abs(z) passes {number(EXACTLY_ZERO, '.0f')}, where float32 has nothing left of "
-        "it either."
+        f"runs with the exact derivative{few_seeds(studies['the exact derivative'])} abs(z) passes "
+        f"{number(EXACTLY_ZERO, '.0f')}, where float32 has nothing left of it either."
     )
 
 

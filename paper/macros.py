@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import torch
 
 from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
+from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
 from experiments.monitor.study_summary import LIFTED
 from paper import coasting, load
@@ -23,7 +25,7 @@ from paper.load import NotRecorded, Recordings, fast, heights, pair
 from paper.tables.experiments import RECIPE, median_score, over_clamped
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
 from paper.text import interval, listed, number, of, rate, seeds_text, share, significant, span
-from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, all_verdicts, first_ratio_decades
+from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, STOPPING, all_verdicts, first_ratio_decades
 
 Macros = Iterator[tuple[str, str]]
 SET_BY, NEAR = 10, 0.025  # episode and distance in share within which a side counts as set
@@ -79,7 +81,8 @@ def derived(_: Recordings) -> Macros:
     end = epsilon(2000)
     yield "NoiseEnd", number(end)
     for name, scale in (("None", 0.0), ("End", end), ("Middle", 0.6), ("Start", 1.0)):
-        yield f"NoiseBest{name}", number(coasting.best_output_under_noise("interior", scale), ".1f")
+        best = coasting.best_output_under_noise("interior", scale)
+        yield f"NoiseBest{name}", f"{number(best, '.1f')} ({number(float(share_of(torch.tensor(best))), '.2f')})"
 
 
 def stopping(r: Recordings) -> Macros:
@@ -265,14 +268,16 @@ def recipe(r: Recordings) -> Macros:
         row, study, name = r.row(preset, RECIPE), r.get(preset, RECIPE), preset.capitalize()
         yield f"RecipeViable{name}", of(row.viable_cells, row.cells)
         yield f"RecipeMedian{name}", median_score(row, study)
+        yield f"RecipeAdd{name}", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
+        slope = study.saturation.groupby("episode")["dq_da_alignment_compute"].median()
+        yield f"RecipeSlopePeak{name}", number(slope.max())
+        yield f"RecipeSlopeEnd{name}", number(slope.iloc[-1])
         if preset == "interior":
             yield "RecipeDriftInterior", number(study.runs["drift"].median())
             yield "RecipeAge", study.age
             names = {"ActorLimit": "actor_limit", "CriticLimit": "critic_limit", "RecipeNoise": "noise_scale"}
             for macro, option in (names | {"RecipeReplay": "replay_capacity", "RecipeTau": "tau"}).items():
                 yield macro, f"{study.configuration.get(option, np.nan):,g}"
-            if row.frozen_control:
-                yield "RecipeAddInterior", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
         above = over_clamped(r, preset)
         if above is not None:
             yield f"RecipeOverClamped{name}", of((above > 0).sum(), len(above))
@@ -317,7 +322,7 @@ def verdicts(r: Recordings) -> Macros:
     """How many claims are judged how."""
     counts = Counter(verdict.verdict for verdict in all_verdicts(r))
     yield "ClaimsAll", str(counts.total())
-    for word, name in ((REPRODUCED, "Reproduced"), (PARTLY, "Partly"), (NOT, "Not")):
+    for word, name in ((REPRODUCED, "Reproduced"), (STOPPING, "Stopping"), (PARTLY, "Partly"), (NOT, "Not")):
         yield f"Claims{name}", str(counts[word])
     if counts[OPEN]:
         yield "ClaimsOpen", str(counts[OPEN])

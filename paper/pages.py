@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from paper import load, macros
 from paper.answers import answers
 from paper.load import Recordings, experiment_names, fast, title
 from paper.tables.baseline import cell_rows
-from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, median_score
+from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
@@ -56,18 +55,18 @@ def finding(r: Recordings) -> str:
     """The finding, a sentence or two for each question."""
     if "scaled" not in r.baselines:
         return NOTHING
-    lags = fast(r.agents).groupby("actor_lr")["lag"].median()
-    slow = fast(r.runs, False)
-    died = slow["kind"].notna()
-    flat = slow["kind"] == load.FLAT
-    moved, paid = fast(r.runs)["stopped"], r.runs["improved"]
+    quick, slow = fast(r.runs), fast(r.runs, False)
+    lags, died = fast(r.agents).groupby("actor_lr")["lag"].median(), slow["kind"].notna()
+    tanh, flat = (quick["kind"] == load.DERIVATIVE).sum(), (slow["kind"] == load.FLAT).sum()
+    moved, paid = quick["stopped"], r.runs["improved"]
     lines = [
         "**What kills actors:** steps that are too long for the scale of their inputs. "
-        f"{first_death(r)}, because its tanh has no slope left. Of the {len(slow)} runs at smaller rates {died.sum()} "
-        f"died, {'all' if flat.sum() == died.sum() else flat.sum()} with a critic that was flat in the actions.",
+        f"{first_death(r)}; in {of(tanh, len(quick))} runs tanh alone had no slope left. Of the {len(slow)} runs at "
+        f"smaller rates {died.sum()} died, {'all' if flat == died.sum() else flat} with a critic that was flat in the "
+        "actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
         f"(medians), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop” only at episode "
-        f"{span(fast(r.runs)['stopping_episode'])}; and a saturated output may be right, though only "
+        f"{span(quick['stopping_episode'])}; and a saturated output may be right, though only "
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]
@@ -110,25 +109,28 @@ def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents."""
     rows = pd.DataFrame() if r.monitor is None else summary(r.monitor)
     if len(rows):
-        rows = rows[(rows["task"] == "Pendulum-v1") & (rows["learning_rate"] == 0.1)].set_index(["algorithm", "arm"])
-    told = []
-    for algorithm in rows.index.unique(0) if len(rows) else ():
-        if {"plain", "limit both"} <= set(rows.loc[algorithm].index):
-            plain, limited = (rows.loc[(algorithm, arm)] for arm in ("plain", "limit both"))
+        rows = rows[rows["task"] == "Pendulum-v1"].set_index(["learning_rate", "algorithm", "arm"]).sort_index()
+    told, usual = [], []
+    for rate_of, algorithm in rows.index.droplevel("arm").unique() if len(rows) else ():
+        own = rows.loc[(rate_of, algorithm)]
+        if not {"plain", "limit both"} <= set(own.index):
+            continue
+        plain, limited = own.loc["plain"], own.loc["limit both"]
+        if rate_of == 0.1:
             told.append(
                 f"{of(limited.seeds_solved, limited.seeds)} runs of {algorithm} end above −300, in the median at "
                 f"{number(limited.return_median, '.0f')} (plain: {of(plain.seeds_solved, plain.seeds)}, "
                 f"{number(plain.return_median, ',.0f')}, {plain.without_slope_at_end} without slope)"
             )
+        elif rate_of == 0.001:
+            usual.append((limited.seeds_solved, plain.seeds_solved, limited.seeds, plain.seeds))
     if not told:
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
-    return f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with both networks' steps limited, {listed(told)}."
-
-
-def few_seeds(study: load.StudyFiles) -> str:
-    """Says so where a study has fewer seeds than the rest."""
-    fewest = len(study.seeds)
-    return f" ({fewest} seed{'s' if fewest > 1 else ''})" if fewest < 3 else ""
+    said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with both networks' steps limited, {listed(told)}."
+    if usual:
+        limited, plain, *of_all = map(sum, zip(*usual, strict=True))
+        said += f" At 0.001 {of(limited, of_all[0])} limited runs do, and {of(plain, of_all[1])} plain ones."
+    return said
 
 
 def what_helps(r: Recordings) -> str:
@@ -142,8 +144,19 @@ def what_helps(r: Recordings) -> str:
     controls = {preset: r.row(preset, CLAMPED) for preset in there if r.get(preset, CLAMPED)}
     better = [f"`{p}`" for p, row in controls.items() if row.median_score > rows[p].median_score]
     if better:
-        told += f". On {listed(better)} small rates are better still: there the limit only spares the search for them"
-    return f"{told}. Median scores:"
+        told += (
+            f". On {listed(better)} small rates instead of the limit are better still: it spares the search for them"
+        )
+    frozen = {preset: r.row(preset, f"{FROZEN}-with-{RECIPE}") for preset in there}
+    easy = [f"`{p}`" for p, row in frozen.items() if row is not None and row.viable_cells == row.cells]
+    if easy:
+        told += (
+            f". On {listed(easy)} actors that never move pass that mark, too, so what moving adds is a row of its own"
+        )
+    constants = [f"`{p}`" for p, x in rows.items() if r.get(p, RECIPE).constants["score"].mean() > x.median_score]
+    if constants:
+        told += f"; on {listed(constants)} the best constant action is better than the recipe"
+    return f"{told}. Median scores (0: random actions, 1: a greedy oracle):"
 
 
 def scores(r: Recordings) -> str:
@@ -153,26 +166,27 @@ def scores(r: Recordings) -> str:
         "the recipe": [median_of(r, preset, RECIPE) for preset in there],
         "its control: small rates instead of limited steps": [median_of(r, preset, CLAMPED) for preset in there],
         "the recipe with actors that never move": [median_of(r, p, f"{FROZEN}-with-{RECIPE}") for p in there],
+        "what the recipe's actors add to that, mean": [number(r.row(p, RECIPE).actors_add, "+.2f") for p in there],
         "best constant action": [span(r.get(preset, RECIPE).constants["score"], ".2f") for preset in there],
         "baseline": [median_of(r, preset, BASELINE) for preset in there],
     }
-    slow = {p: fast(study.runs, False)["normalised_score"].median() for p, study in r.baselines.items()}
-    rows["baseline, actor rates below 0.01"] = [number(slow.get(preset, math.nan)) for preset in there]
-    return markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
+    slow = {p: number(fast(s.runs, False)["normalised_score"].median()) for p, s in r.baselines.items()}
+    mixed = {preset: "" if study.one_age else DAGGER for preset, study in r.baselines.items()}
+    rows["baseline, actor rates below 0.01"] = [slow[p] + mixed[p] if p in slow else MISSING for p in there]
+    table = markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
+    note = (
+        "`scaled` is the published task and `thesis` the original one: the best policy is at a bound. On `interior` it "
+    )
+    note += "is inside." + f" {DAGGER} Some runs were stopped early, so scores are of several ages." * any(
+        mixed.values()
+    )
+    return f"{table}\n\n{note}"
 
 
 def median_of(r: Recordings, preset: str, name: str) -> str:
     """A study's median score, with its number of seeds where these are few."""
     study = r.get(preset, name)
     return median_score(r.row(preset, name), study) + few_seeds(study) if study else MISSING
-
-
-def learns(row: pd.Series) -> str:
-    """Pairs that learn: by interval; of few seeds in each seed; without a control at most those that are viable."""
-    for count in (row.learning_cells, row.cells_above_both_in_every_seed):
-        if not pd.isna(count):
-            return of(count, row.cells)
-    return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
 
 
 def against_baseline(r: Recordings, preset: str, name: str) -> str:
@@ -200,10 +214,10 @@ def results(r: Recordings) -> str:
     for preset in (preset for preset in SHOWN if r.names(preset)):
         rows = [(r.row(preset, name), s) for name in there for s in [r.get(preset, name)]]
         cells: dict[str, Callable[[pd.Series, load.StudyFiles], str]] = {
-            f"`{preset}`: never stop": lambda row, _: of(row.runs_never_stopping, row.runs),
-            "learns in": lambda row, _: learns(row),
+            f"`{preset}`: runs that never stop": lambda row, _: of(row.runs_never_stopping, row.runs),
+            "pairs that learn": lambda row, _: learns(row),
             "median score": median_score,
-            "against the baseline": lambda _, s, preset=preset: against_baseline(r, preset, s.name),
+            "above the baseline": lambda _, s, preset=preset: against_baseline(r, preset, s.name),
         }
         columns += [(head, [cell(row, s) if s else MISSING for row, s in rows]) for head, cell in cells.items()]
     columns = [(head, cells) for head, cells in columns if set(cells) != {MISSING}]
@@ -211,8 +225,9 @@ def results(r: Recordings) -> str:
         "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
         "mean score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
         "of them); where these are not recorded, at most as many learn as reach 0.5. Weights that never stop may still "
-        "learn nothing. Clamped rates are the recipe's control: small learning rates instead of limited steps, two "
-        "pairs for all. `thesis` is in [docs/findings.md](docs/findings.md)."
+        "learn nothing. Above the baseline: mean over the same seeds and pairs, so not the difference of the medians. "
+        "Clamped rates are the recipe's control: small learning rates instead of limited steps, two pairs for all. "
+        "`thesis` is in [docs/findings.md](docs/findings.md)."
     )
     if any(not s.one_age for p in SHOWN for name in there if (s := r.get(p, name))):
         note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."

@@ -23,6 +23,7 @@ from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control
 from paper.text import number, of, share, significant, span
 
 REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not reproduced", "not recorded"
+STOPPING = "stopping reproduced"  # where the claim is about scores, too, which were not judged
 CELLS = len(GRID) ** 2
 FACTOR = 3.0  # by which a published ratio or height may be missed
 TOO_SLOW = 2.0  # times the baseline's time per episode above which an experiment counts as too slow
@@ -140,7 +141,9 @@ def large_actor(r: Recordings) -> Verdict:
         return Verdict("large_actor", claim, published, OPEN, OPEN)
     inside = shift.between(there["low"], there["high"])
     word = REPRODUCED if inside.mean() >= MOST else PARTLY if (shift > 0).mean() >= MOST else NOT
-    here = f"{of(inside.sum(), len(shift))} runs; {of((shift > 0).sum(), len(shift))} later, {span(shift, '+.0f')}"
+    here = (
+        f"{of(inside.sum(), len(shift))} runs do, {of((shift > 0).sum(), len(shift))} stop later: {span(shift, '+.0f')}"
+    )
     return Verdict("large_actor", claim, published, here, word)
 
 
@@ -173,7 +176,7 @@ def height_ratio(study: StudyFiles, baseline: StudyFiles) -> float:
 def outcome(r: Recordings, name: str) -> Verdict:
     """Reproduced: as many pairs never stop as published, as a count can say, and a majority or minority does better.
 
-    Partly: one of both. How many do better is judged where scores are of one age.
+    Partly: one of both. How many do better is judged where scores are of one age; else the verdict is of stopping only.
     """
     theirs, (study, which) = r.outcomes.loc[name], faithful(r, name)
     counts = {"never stop": theirs["cells_never_stopping"], "score better": theirs["cells_better_than_baseline"]}
@@ -186,7 +189,8 @@ def outcome(r: Recordings, name: str) -> Verdict:
     if better is not None:
         texts.append(f"{number(better, '.1f')} better")
         judged.append(same_side(counts["score better"], better))
-    word = (NOT, PARTLY, REPRODUCED)[0 if not any(judged) else 1 + all(judged)]
+    whole = REPRODUCED if better is not None else STOPPING
+    word = (NOT, PARTLY, whole)[0 if not any(judged) else 1 + all(judged)]
     unjudged = "; scores not compared" if better is None else ""
     return Verdict(name, theirs["claim"], published, f"{', '.join(texts)} ({which}{unjudged})", word)
 

@@ -72,7 +72,8 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                 panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
-        panel.set_xticks(range(len(arms)), arms, rotation=35, ha="right", rotation_mode="anchor", fontsize=7)
+        slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
+        panel.set_xticks(range(len(arms)), arms, fontsize=7, **slanted)
         panel.tick_params(axis="y", labelsize=7)
         panel.grid(axis="y", color="0.92", lw=0.6)
         panel.set_axisbelow(True)
@@ -82,10 +83,10 @@ def figure_of(runs: pd.DataFrame) -> Figure:
         if j == 0:
             panel.set_ylabel(f"{task}\nreturn per episode", fontsize=8)
     handles = [Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}") for rate in rates]
-    for face, label in (("0.3", "a seed"), ("white", "… stuck, coasting or frozen")):
+    for face, label in (("0.3", "a seed"), ("white", "… without slope at the end")):
         handles.append(Line2D([], [], color="0.3", marker="o", ms=4, mfc=face, lw=0, label=label))
     if set(tasks) & set(LIFTED):
-        handles.append(Line2D([], [], color="0.4", lw=0.7, ls=(0, (4, 3)), label="solved"))
+        handles.append(Line2D([], [], color="0.4", lw=0.7, ls=(0, (4, 3)), label="counts as solved above"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     return figure
 

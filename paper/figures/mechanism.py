@@ -18,7 +18,7 @@ from paper.figures import style
 from paper.figures.stopping import shares_over_time
 from paper.load import NotRecorded, Recordings, StudyFiles, title
 
-LAG_BIN = 10  # episodes
+LAG_BIN, LAG_SHOWN = 10, 300  # episodes
 EARLY = 200  # last episode of the figure of the first death
 NOISES = (0.0, 0.2, epsilon(2000), 0.6, 0.8, 1.0)
 ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
@@ -58,17 +58,16 @@ def death_and_freeze(r: Recordings) -> Figure:
     figure, panels = style.page(4.4, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
     longest = r.runs["total_episodes"].max()
     line = np.geomspace(2, longest, 200)
-    lags = r.agents["lag"].dropna() // LAG_BIN
-    bins = LAG_BIN * np.arange(lags.min(), lags.max() + 2) if len(lags) else [0, LAG_BIN]
+    bins = np.arange(-LAG_SHOWN, LAG_SHOWN + 1, LAG_BIN)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
         for actor_lr in reversed(learning_rates(study.runs)[0]):
             own = study.agents[study.agents["actor_lr"] == actor_lr].dropna(subset="lag")
             x, y, colour = own["gradient_death_episode"], own["freeze_episode"], actor_colour(actor_lr)
             above.scatter(x, y, s=5, color=colour, alpha=0.4, linewidth=0)
-            below.hist(own["lag"], bins, histtype="step", color=colour, linewidth=1.1)
+            below.hist(own["lag"].clip(bins[0], bins[-1]), bins, histtype="step", color=colour, linewidth=1.1)
         above.plot(line, line + law, color="black", linewidth=1, zorder=4)
         below.axvline(law, color="black", linewidth=1, zorder=4)
-        above.text(0.97, 0.04, unfinished_text(study.agents), transform=above.transAxes, ha="right", fontsize=SMALL)
+        above.text(0.03, 0.97, unfinished_text(study.agents), transform=above.transAxes, va="top", fontsize=SMALL)
         style.episode_axis(above, longest)
         for axes in (above, below):
             axes.set_yscale("log")
@@ -82,7 +81,8 @@ def death_and_freeze(r: Recordings) -> Figure:
     panels[1, 0].set_ylabel(f"agents per {LAG_BIN} episodes\n(log)", fontsize=SMALL)
     style.titles(panels[0], studies)
     handles = [*style.rate_handles(r.runs), style.mark(f"death + {law:.0f}: Adam coasting", None, "black", linewidth=1)]
-    return style.finish(figure, style.headline("Gradient death and freeze, every agent", studies.values()), handles, 5)
+    text = style.headline("Gradient death and freeze, every agent", studies.values())
+    return style.finish(figure, f"{text}\nlags beyond ±{LAG_SHOWN} are in the outermost bins", handles, 5)
 
 
 def wrong_side(r: Recordings) -> Figure:
@@ -139,7 +139,7 @@ def alignment(r: Recordings) -> Figure:
     if not there:
         raise NotRecorded(f"{r.results}: {column} is not recorded in {', '.join(ALIGNED)} on any preset")
     names = [name for name in ALIGNED if any(s.name == name for studies in there.values() for s in studies)]
-    figure, panels = style.page(2.6, 1, len(there), sharey=True)
+    figure, panels = style.page(2.2, 1, len(there), sharey=True)
     colours = {name: colormaps["plasma"](0.85 * i / max(len(names) - 1, 1)) for i, name in enumerate(names)}
     for axes, studies in zip(panels[0], there.values(), strict=True):
         for study in studies:

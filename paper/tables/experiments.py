@@ -20,6 +20,20 @@ def median_score(row: pd.Series, study: StudyFiles) -> str:
     return number(row.median_score) + ("" if study.one_age else DAGGER)
 
 
+def few_seeds(study: StudyFiles) -> str:
+    """Says so where a study has fewer seeds than the rest."""
+    fewest = study.runs["seed"].nunique()
+    return f" ({fewest} seed{'s' if fewest > 1 else ''})" if fewest < 3 else ""
+
+
+def learns(row: pd.Series) -> str:
+    """Pairs that learn: by interval; of few seeds in each seed; without a control at most those that are viable."""
+    for count in (row.learning_cells, row.cells_above_both_in_every_seed):
+        if not pd.isna(count):
+            return of(count, row.cells)
+    return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
+
+
 def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
     kinds = study.ends["kind"]
@@ -42,7 +56,8 @@ def remedies(r: Recordings) -> str:
         for preset in presets:
             study = r.get(preset, name)
             parts += cells_of(r.row(preset, name), study) if study else [MISSING] * 7
-        rows.append([title(name), *parts])
+        fewest = min((s for p in presets if (s := r.get(p, name))), key=lambda s: len(s.seeds))
+        rows.append([title(name) + few_seeds(fewest), *parts])
         if name == BASELINE:
             rows.append(None)
     places = [(2 + 7 * i, 8 + 7 * i) for i in range(len(presets))]
@@ -65,14 +80,13 @@ def recipe(r: Recordings) -> str:
             row, study = r.row(preset, name), r.get(preset, name)
             rows.append([
                 f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
-                of(row.viable_cells, row.cells), of(row.learning_cells, row.cells),
-                number(study.runs["drift"].median()),
+                of(row.viable_cells, row.cells), learns(row), number(study.runs["best_score"].median()),
                 interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f"),
             ])  # fmt: skip
         rows.append(None)
     if not rows:
         raise NotRecorded(f"{r.results}: {RECIPE} is not recorded on any preset")
-    header = ["preset & study & seeds & age & median & viable & learn & drift & actors add"]
+    header = ["preset & study & seeds & age & median & viable & learn & best & actors add"]
     return tabular("llrrrrrrr", header, rows[:-1])
 
 
