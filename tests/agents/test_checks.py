@@ -35,30 +35,6 @@ class ReboundActor(Actor):
         self.low = torch.minimum(self.low, super().forward(state).amin(0))
 
 
-def frozen_actor(config: StudyConfig) -> Actor:
-    actor = Actor(config)
-    actor.fc1.requires_grad_(False)
-    return actor
-
-
-def tied_actor(config: StudyConfig) -> Actor:
-    actor = Actor(config)
-    actor.fc3.bias = actor.fc2.bias
-    return actor
-
-
-def bool_buffer_actor(config: StudyConfig) -> Actor:
-    actor = Actor(config)
-    actor.register_buffer("seen", torch.tensor(True))
-    return actor
-
-
-def lost_buffer_actor(config: StudyConfig) -> Actor:
-    actor = Actor(config)
-    actor.register_buffer("seen", torch.ones(1), persistent=False)
-    return actor
-
-
 class DropoutCritic(Critic):
     def activation(self, x: Tensor, layer: int) -> Tensor:
         return nn.functional.dropout(super().activation(x, layer))
@@ -94,27 +70,46 @@ class MixingRule(Algorithm):
         return super().actor_loss(z, actions, q, weights) + z.square().sum()
 
 
-REFUSED = {
-    # What the one line names.
-    "rebinds a buffer": ({"actor": ReboundActor}, "ReboundActor.low"),
-    "freezes a layer": ({"actor": frozen_actor}, "Actor.fc1.weight has requires_grad=False"),
-    "ties weights": ({"actor": tied_actor}, "Actor.fc3.bias is fc2.bias as well"),
-    "bool buffer": ({"actor": bool_buffer_actor}, "Actor.seen has torch.bool"),
-    "buffer left out": ({"actor": lost_buffer_actor}, "Actor.seen is not"),
-    "dropout": ({"critic": DropoutCritic}, "DropoutCritic.values draws"),
-    "needs several states": ({"actor": StandardisingActor}, "StandardisingActor.forward of 1 states"),
-    "squash with weights": ({"actor": LearnedSquashActor}, "LearnedSquashActor.squash"),
-    "rule with an attribute": ({"algorithm": RememberingRule}, "RememberingRule.largest"),
-    "rule that mixes runs": ({"algorithm": MixingRule}, "MixingRule.actor_loss mixes runs"),
+def refusal(**parts: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
+    line = str(caught.value)
+    assert "allowed" in line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("part", "own", "named"),
+    [
+        ("actor", ReboundActor, "ReboundActor.low"),
+        ("critic", DropoutCritic, "DropoutCritic.values draws"),
+        ("actor", StandardisingActor, "StandardisingActor.forward of 1 states"),
+        ("actor", LearnedSquashActor, "LearnedSquashActor.squash"),
+        ("algorithm", RememberingRule, "RememberingRule.largest"),
+        ("algorithm", MixingRule, "MixingRule.actor_loss mixes runs"),
+    ],
+)
+def test_refused(part: str, own: type, named: str) -> None:
+    assert named in refusal(**{part: own})
+
+
+WRONG_TENSORS = {
+    # What the line says -> what is done to an actor.
+    "Actor.fc1.weight has requires_grad=False": lambda actor: actor.fc1.requires_grad_(False),
+    "Actor.fc3.bias is fc2.bias as well": lambda actor: setattr(actor.fc3, "bias", actor.fc2.bias),
+    "Actor.seen has torch.bool": lambda actor: actor.register_buffer("seen", torch.tensor(True)),
+    "Actor.seen is not persistent": lambda actor: actor.register_buffer("seen", torch.ones(1), persistent=False),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refused(what: str) -> None:
-    parts, named = REFUSED[what]
-    with pytest.raises(ConfigError) as caught:
-        check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
-    assert named in str(caught.value) and "allowed" in str(caught.value) and "\n" not in str(caught.value)
+@pytest.mark.parametrize("named", WRONG_TENSORS)
+def test_tensors_that_the_engine_cannot_keep(named: str) -> None:
+    def made(config: StudyConfig) -> Actor:
+        actor = Actor(config)
+        WRONG_TENSORS[named](actor)
+        return actor
+
+    assert named in refusal(actor=made)
 
 
 class OwnStartActor(Actor):

@@ -24,10 +24,7 @@ def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
 
 @pytest.mark.parametrize("by_itself", [False, True])
 def test_initial_weights_fill_their_ranges(by_itself: bool) -> None:
-    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors start alike.
-
-    In a study, or as a plain module that somebody makes.
-    """
+    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors of a study start alike."""
     learner = make_learner(grid(1)[:1], agents=12, batch_size=8, episodes=10)
     actors, critic = actor_weights(learner, 0), critic_weights(learner, 0)
     if by_itself:

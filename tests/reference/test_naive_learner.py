@@ -1,71 +1,32 @@
-"""The naive reference against the recorded numbers of the published implementation, and a short run."""
+"""The naive reference against the recorded numbers of the published implementation."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from agents.test_golden import RTOL, Tensors, golden, golden_options, golden_weights
 from helpers import experiments
 from reference.naive_learner import NaiveRun, Transition, naive_choose, naive_queue, naive_step
+from torch import nn
 
 from common.agents.reports import RunKey
 from common.config import StudyConfig
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("GOLDEN_DIR", ROOT / ".." / "shared" / "golden"))
-RTOL = 1e-9
-WEIGHT_NAMES = [f"fc{layer}.{kind}" for layer in (1, 2, 3) for kind in ("weight", "bias")]
 
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    """Arrays of one golden file; skips the test when the folder is absent."""
-    if not GOLDEN.is_dir():
-        pytest.skip(f"no golden folder at {GOLDEN}; set GOLDEN_DIR to run this")
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return dict(arrays)
-
-
-def golden_run(arrays: dict[str, np.ndarray], actor_update: str) -> NaiveRun:
-    """A run with the recorded networks, batch shape and learning rates."""
-    batch_size, agents, _ = arrays["state"].shape
-    config = StudyConfig(
-        agents=agents, batch_size=batch_size, actor_update=actor_update, gamma=float(arrays["gamma"]),
-        channels=min(10, agents), actor_hidden=tuple(arrays[f"before_actor_fc{i}.bias"].shape[-1] for i in (1, 2)),
-        critic_hidden=tuple(len(arrays[f"before_critic_fc{i}.bias"]) for i in (1, 2)),
-    )  # fmt: skip
-    actors = [{k: torch.tensor(arrays[f"before_actor_{k}"][i]) for k in WEIGHT_NAMES} for i in range(agents)]
-    critic = {k: torch.tensor(arrays[f"before_critic_{k}"]) for k in WEIGHT_NAMES}
-    parts = critic.pop("fc1.weight").split([7 * agents, 3 * agents, 10], dim=1)
-    critic |= dict(zip(("fc1.states", "fc1.actions", "fc1.personal"), parts, strict=True))
-    key = RunKey(0, float(arrays["actor_lr"]), float(arrays["critic_lr"]))
-    return NaiveRun(experiments()["baseline"], config, key, (actors, critic))
-
-
-def critic_weights(run: NaiveRun) -> dict[str, np.ndarray]:
-    """The critic's weights, its fc1 whole as recorded."""
-    weights = {name: x.numpy() for name, x in run.critic.state_dict().items()}
-    parts = [weights.pop(f"fc1.{part}") for part in ("states", "actions", "personal")]
-    return weights | {"fc1.weight": np.concatenate(parts, axis=1)}
-
-
-def golden_batch(arrays: dict[str, np.ndarray]) -> list[Transition]:
-    """The recorded batch as transitions."""
-    names = ("state", "action", "accepted", "reward", "next_state", "done")
-    return [Transition(*row) for row in zip(*(arrays[name] for name in names), strict=True)]
+def close(actual: object, expected: torch.Tensor, atol: float = 0.0) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=RTOL, atol=atol)
 
 
 @pytest.mark.parametrize("preset", ["scaled", "thesis"])
 def test_environment_steps(preset: str) -> None:
-    arrays = golden(f"env_{preset}")
-    for t, state in enumerate(arrays["state"]):
-        reward, energy, late, drained = naive_step(preset, state, *arrays["action"][t].T)
-        np.testing.assert_allclose(reward, arrays["reward"][t], rtol=RTOL)
-        np.testing.assert_allclose(energy, arrays["next_state"][t, :, 2], rtol=RTOL)
-        np.testing.assert_allclose(late, arrays["late_fraction"][t], rtol=RTOL)
-        np.testing.assert_allclose(drained, arrays["energy_penalised_fraction"][t], rtol=RTOL)
+    data = {name: x.numpy() for name, x in golden(f"env_{preset}").items()}
+    for t, state in enumerate(data["state"]):
+        reward, energy, late, drained = naive_step(preset, state, *data["action"][t].T)
+        close(reward, data["reward"][t])
+        close(energy, data["next_state"][t, :, 2])
+        close(late, data["late_fraction"][t])
+        close(drained, data["energy_penalised_fraction"][t])
 
 
 def test_queue_counts_waiting_tasks_again() -> None:
@@ -75,27 +36,45 @@ def test_queue_counts_waiting_tasks_again() -> None:
 
 
 def test_selection() -> None:
-    arrays = golden("selection")
-    for t, accepted in enumerate(arrays["accepted"]):
-        proposes, size = arrays["noisy_action"][t, :, 0] >= 0, arrays["state"][t, :, 3]
-        np.testing.assert_array_equal(naive_choose(proposes, size, arrays["q"][t]), accepted)
+    data = {name: x.numpy() for name, x in golden("selection").items()}
+    for t, accepted in enumerate(data["accepted"]):
+        proposes, size = data["noisy_action"][t, :, 0] >= 0, data["state"][t, :, 3]
+        np.testing.assert_array_equal(naive_choose(proposes, size, data["q"][t]), accepted)
+
+
+def train_step(data: Tensors, actor_update: str) -> tuple[NaiveRun, dict[str, object]]:
+    """A run after the recorded training step, and its report."""
+    options = golden_options(data)
+    config = StudyConfig(**options, actor_update=actor_update, channels=min(10, options["agents"]))
+    actors, critic = golden_weights(data, "before")
+    start = [{name: x[i] for name, x in actors.items()} for i in range(config.agents)], critic
+    run = NaiveRun(
+        experiments()["baseline"], config, RunKey(0, float(data["actor_lr"]), float(data["critic_lr"])), start
+    )
+    columns = [data[name].numpy() for name in ("state", "action", "accepted", "reward", "next_state", "done")]
+    batch = [Transition(*row) for row in zip(*columns, strict=True)]
+    return run, run.train_step(batch, data["is_weight"].numpy())
 
 
 @pytest.mark.parametrize("name", ["update_mixed", "update_few_proposals"])
 def test_update(name: str) -> None:
     """The published step, in turn, and the gradient of the joint loss before it."""
-    arrays = golden(name)
-    run = golden_run(arrays, "sequential")
-    report = run.train_step(golden_batch(arrays), arrays["is_weight"])
-    np.testing.assert_allclose(report["td_error_sq_sum"], arrays["td_error_sq_sum"], rtol=RTOL)
-    np.testing.assert_allclose(report["actor_loss"], arrays["joint_actor_loss_before"], rtol=RTOL)
-    for key in WEIGHT_NAMES:
-        np.testing.assert_allclose(critic_weights(run)[key], arrays[f"after_critic_{key}"], rtol=RTOL)
-        actors = np.stack([actor.state_dict()[key].numpy() for actor in run.actors])
-        np.testing.assert_allclose(actors, arrays[f"after_actor_{key}"], rtol=RTOL)
+    data = golden(name)
+    run, report = train_step(data, "sequential")
+    close(report["td_error_sq_sum"], data["td_error_sq_sum"])
+    close(report["actor_loss"], data["joint_actor_loss_before"])
+    actors, critic = golden_weights(data, "after")
+    check([run.critic], {key: x[None] for key, x in critic.items()})
+    check(run.actors, actors)
+    _, report = train_step(data, "joint")
+    for i, gradient in enumerate(report["actor_gradients"]):
+        for key, x in gradient.items():
+            recorded = data[f"joint_actor_grad_{key}"]
+            close(x, recorded[i], atol=1e-12 * recorded.abs().max().item())
 
-    report = golden_run(arrays, "joint").train_step(golden_batch(arrays), arrays["is_weight"])
-    for key in WEIGHT_NAMES:
-        gradient = np.stack([weights[key].numpy() for weights in report["actor_gradients"]])
-        recorded = arrays[f"joint_actor_grad_{key}"]
-        np.testing.assert_allclose(gradient, recorded, rtol=RTOL, atol=1e-12 * np.abs(recorded).max())
+
+def check(networks: list[nn.Module], expected: Tensors) -> None:
+    for i, network in enumerate(networks):
+        assert network.state_dict().keys() == expected.keys()
+        for key, x in network.state_dict().items():
+            close(x, expected[key][i])

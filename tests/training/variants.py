@@ -1,4 +1,4 @@
-"""Variants of networks and rules that the tests of this folder run, beside the experiments that exist."""
+"""Variants of networks and rules that several tests run, beside the experiments that exist."""
 
 from __future__ import annotations
 
@@ -72,6 +72,19 @@ class Normalising(Algorithm):
         return update % 2 == 0
 
 
+class Delayed(Algorithm):
+    """Critics step in training steps 1, 2, 4, 5, …, actors in 2, 4, …, targets in 4, 8, …"""
+
+    def critic_due(self, update: int) -> bool:
+        return update % 3 != 0
+
+    def actor_due(self, update: int) -> bool:
+        return update % 2 == 0
+
+    def target_due(self, update: int) -> bool:
+        return update % 4 == 0
+
+
 # Name -> experiment, and options of its own.
 VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
     "baseline": ("baseline", {}),
@@ -84,3 +97,4 @@ VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
     "rules": (Experiment("rules", "", critic=TwoHeadedCritic, algorithm=Normalising), {}),
 }
 SILU = Experiment("silu", "", actor=SiluActor)
+DELAYED = Experiment("delayed", "", algorithm=Delayed)
