@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +19,6 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 Weights = dict[str, np.ndarray]
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """PyTorch with so many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @functools.cache

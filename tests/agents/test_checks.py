@@ -22,8 +22,8 @@ KEYS = [RunKey(1, 1e-3, 1e-3), RunKey(2, 1e-3, 1e-3)]
 SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "critic_hidden": (16, 8)}
 
 
-def learner_with(dense: bool | None = None, actor_update: str = "joint", **parts: object) -> Learner:
-    return make_learner(KEYS, dense, Experiment("own", "", **parts), actor_update=actor_update, **SMALL)
+def learner_with(actor_update: str = "joint", **parts: object) -> Learner:
+    return make_learner(KEYS, experiment=Experiment("own", "", **parts), actor_update=actor_update, **SMALL)
 
 
 class ReboundActor(Actor):
@@ -157,20 +157,6 @@ def test_a_parameter_that_nobody_uses_stands_still(mode: str) -> None:
         report = learner.train_episode(details=True)
     assert torch.equal(learner.actors.tensors(slice(None))["unused.weight"], before)
     assert (learner.critics.tensors(slice(None))["unused"] == 1).all() and report.step.changed.all()
-
-
-class WrittenOut(Algorithm):
-    def td_target(self, rewards: Tensor, done: Tensor, next_value: Tensor) -> Tensor:
-        return rewards + self.config.gamma * (1.0 - done.to(rewards.dtype)) * next_value
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_a_td_target_may_multiply_by_one_minus_done(dense: bool) -> None:
-    plain, written = (learner_with(dense, algorithm=rules) for rules in (None, WrittenOut))
-    for learner in (plain, written):
-        for _ in range(3):
-            learner.train_episode()
-    assert all(torch.equal(x, written.state()[name]) for name, x in plain.state().items())
 
 
 class Untouched(Algorithm):

@@ -1,7 +1,4 @@
-"""The project's own environment, decision and learner against numbers of the published implementation.
-
-The naive reference learner likewise: tests/reference/test_naive_learner.py.
-"""
+"""The project's own environment, decision and learner, and the naive ones, against the published implementation."""
 
 from __future__ import annotations
 
@@ -12,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import make_learner
+from helpers import experiments, make_learner
+from reference.naive_learner import NaiveRun, Transition, naive_choose, naive_queue, naive_step
 
 from common.agents.inputs import Due
 from common.agents.learner import Learner
 from common.agents.replay import Batch
 from common.agents.reports import RunKey
+from common.config import StudyConfig
 from common.environment.mec_env import STORAGE, MecEnv
 from common.environment.offloading import proposes
 
@@ -55,24 +54,36 @@ def golden_options(data: Tensors) -> dict[str, object]:
     return {"agents": agents, "batch_size": batch_size, "gamma": float(data["gamma"]), **hidden}
 
 
-def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-12) -> None:
-    torch.testing.assert_close(actual.double(), expected.double(), rtol=RTOL, atol=atol)
+def close(actual: object, expected: object, atol: float = 1e-12) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=RTOL, atol=atol)
 
 
 @pytest.mark.parametrize("preset", ["scaled", "thesis"])
 def test_environment_steps(preset: str) -> None:
     data = golden(f"env_{preset}")
-    action = data["action"]
-    outcome = MecEnv(preset, channels=10).step(data["state"], action[..., 0] > 0.5, action[..., 1], action[..., 2])
-    close(outcome.reward, data["reward"])
-    close(outcome.energy, data["next_state"][..., 2])
-    close(outcome.late_share, data["late_fraction"])
-    close(outcome.drained_share, data["energy_penalised_fraction"])
+    state, action = data["state"], data["action"]
+    recorded = (data["reward"], data["next_state"][..., 2], data["late_fraction"], data["energy_penalised_fraction"])
+    fast = MecEnv(preset, channels=10).step(state, action[..., 0] > 0.5, action[..., 1], action[..., 2])
+    for own, expected in zip((fast.reward, fast.energy, fast.late_share, fast.drained_share), recorded, strict=True):
+        close(own, expected, atol=0.0)
+    for t in range(len(state)):
+        naive = naive_step(preset, state[t].numpy(), *action[t].numpy().T)
+        for own, expected in zip(naive, recorded, strict=True):
+            close(own, expected[t], atol=0.0)
+
+
+def test_queue_counts_waiting_tasks_again() -> None:
+    """By hand: ten equal tasks of 1 s at time 0. No recorded step has a task that waits, so this pins it."""
+    finish = naive_queue(list(range(10)), [0.0] * 10, [1.0] * 10)
+    assert finish == {**dict.fromkeys(range(8), 1.0), 8: 3.0, 9: 4.0}
+
+
+def golden_key(data: Tensors) -> RunKey:
+    return RunKey(0, *(float(data.get(name, 1.0)) for name in ("actor_lr", "critic_lr")))
 
 
 def golden_learner(data: Tensors, dense: bool, **options: object) -> Learner:
-    key = RunKey(0, float(data.get("actor_lr", 1.0)), float(data.get("critic_lr", 1.0)))
-    return make_learner([key], dense, episodes=1, dtype="float64", **options)
+    return make_learner([golden_key(data)], dense, episodes=1, dtype="float64", **options)
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -86,6 +97,13 @@ def test_selection(dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     offloads, _, _ = learner.decide(learner.everything, data["state"].unsqueeze(0), data["noisy_action"].unsqueeze(0))
     assert STORAGE == 400.0
     assert torch.equal(offloads[0], data["accepted"] > 0.5)
+
+
+def test_naive_selection() -> None:
+    data = {name: x.numpy() for name, x in golden("selection").items()}
+    for t, accepted in enumerate(data["accepted"]):
+        proposes, size = data["noisy_action"][t, :, 0] >= 0, data["state"][t, :, 3]
+        np.testing.assert_array_equal(naive_choose(proposes, size, data["q"][t]), accepted)
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -127,10 +145,40 @@ def test_update(name: str, mode: str, dense: bool) -> None:
         close(gradient, expected, atol=float(expected.abs().max()) * 1e-12)
     own = actions.detach().requires_grad_()
     loss, _, _ = learner.update._actor_loss(RUN, batch.states, z, own, None, slice(None), weights)
-    close(loss[0], data["joint_actor_loss_before"])
+    close(loss[0].detach(), data["joint_actor_loss_before"])
 
 
-def check(mine: Tensors, expected: Tensors) -> None:
+def check(mine: Tensors, expected: Tensors, atol: float = 1e-12) -> None:
     assert mine.keys() == expected.keys()
     for key, x in mine.items():
-        close(x, expected[key])
+        close(x, expected[key], atol)
+
+
+def naive_train_step(data: Tensors, actor_update: str) -> tuple[NaiveRun, dict[str, object]]:
+    """A run after the recorded training step, and its report."""
+    options = golden_options(data)
+    config = StudyConfig(**options, actor_update=actor_update, channels=min(10, options["agents"]))
+    actors, critic = golden_weights(data, "before")
+    start = [{name: x[i] for name, x in actors.items()} for i in range(config.agents)], critic
+    run = NaiveRun(experiments()["baseline"], config, golden_key(data), start)
+    columns = [data[name].numpy() for name in ("state", "action", "accepted", "reward", "next_state", "done")]
+    batch = [Transition(*row) for row in zip(*columns, strict=True)]
+    return run, run.train_step(batch, data["is_weight"].numpy())
+
+
+@pytest.mark.parametrize("name", ["update_mixed", "update_few_proposals"])
+def test_naive_update(name: str) -> None:
+    """The published step, in turn, and the gradient of the joint loss before it."""
+    data = golden(name)
+    run, report = naive_train_step(data, "sequential")
+    close(report["td_error_sq_sum"], data["td_error_sq_sum"], atol=0.0)
+    close(report["actor_loss"], data["joint_actor_loss_before"], atol=0.0)
+    actors, critic = golden_weights(data, "after")
+    check(run.critic.state_dict(), critic, atol=0.0)
+    for i, actor in enumerate(run.actors):
+        check(actor.state_dict(), {key: x[i] for key, x in actors.items()}, atol=0.0)
+    _, report = naive_train_step(data, "joint")
+    for i, gradient in enumerate(report["actor_gradients"]):
+        for key, x in gradient.items():
+            recorded = data[f"joint_actor_grad_{key}"]
+            close(x, recorded[i], atol=1e-12 * recorded.abs().max().item())

@@ -37,7 +37,7 @@ def copy_of(trainer: Trainer) -> dict[str, Tensor]:
 
 
 class History:
-    """The reports of a trainer's episodes and its state at the end, by run."""
+    """The reports of a trainer's episodes, and its state and an evaluation at the end, by run."""
 
     def __init__(self) -> None:
         self.numbers: dict[RunKey, dict[str, Tensor]] = {}
@@ -50,14 +50,13 @@ class History:
                 assert name not in numbers
                 numbers[name] = own.detach().clone()
 
-    def train(self, trainer: Trainer, episodes: int, evaluate: bool = False, details: bool = True) -> History:
-        """Train so many episodes more, with the state at their end."""
+    def train(self, trainer: Trainer, episodes: int, details: bool = True) -> History:
+        """Train so many episodes more, and evaluate."""
         for _ in range(episodes):
             report = trainer.train_episode(details)
             self.add(trainer, named_tensors(report, f"episode {report.episode}, "))
-            if evaluate:
-                trainer.evaluate()
         self.add(trainer, ((f"episode {trainer.episode}, {name}", x) for name, x in trainer.state().items()))
+        self.add(trainer, named_tensors(trainer.evaluate(), f"episode {trainer.episode}, evaluation."))
         return self
 
     def check(self, keys: list[RunKey], other: History, only_common: bool = False) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from helpers import CPU, experiments, grid, make_learner
-from torch import Tensor
-from training.history import Trainer, copy_of
+from training.history import Trainer, copy_of, named_tensors
 from training.variants import VARIANTS
 
 from common.agents.reports import EpisodeReport, RunKey
@@ -35,13 +34,9 @@ class RecordedEpisode:
         outputs = function().map(torch.zeros_like)  # of the right shapes
         for name, value in self.engine.state().items():  # capturing must not train
             value.copy_(before[name])
-        places: list[Tensor] = []
-        outputs.map(lambda t: places.append(t) or t)
 
         def replay() -> None:
-            filled: list[Tensor] = []
-            function().map(lambda t: filled.append(t) or t)
-            for place, value in zip(places, filled, strict=True):
+            for (_, place), (_, value) in zip(named_tensors(outputs), named_tensors(function()), strict=True):
                 place.copy_(value)
 
         return outputs, replay

@@ -10,15 +10,8 @@ from common.agents.networks import Actor, Critic
 from common.experiment import Experiment
 
 
-class SoftsignActor(Actor):
-    """Elementwise, so it runs on stacked tensors as they are."""
-
-    def activation(self, x: Tensor, layer: int) -> Tensor:
-        return torch.nn.functional.softsign(x)
-
-
 class SiluActor(Actor):
-    """Likewise, but not as independent: PyTorch rounds the last numbers of a tensor otherwise, up to 15 of them."""
+    """Elementwise, but not as independent: PyTorch rounds the last numbers of a tensor otherwise, up to 15 of them."""
 
     def activation(self, x: Tensor, layer: int) -> Tensor:
         return torch.nn.functional.silu(x)
@@ -92,7 +85,6 @@ VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
     "adaptive_scaling": ("adaptive_scaling", {}),
     "layernorm": ("layernorm", {}),
     "input_norm": ("input_norm", {"debiased": True}),
-    "softsign": (Experiment("softsign", "", actor=SoftsignActor), {}),
     "relative": (Experiment("relative", "", actor=RelativeActor), {}),
     "rules": (Experiment("rules", "", critic=TwoHeadedCritic, algorithm=Normalising), {}),
 }
