@@ -48,8 +48,8 @@ def make_engine(capture: Callable, experiment: Experiment, warn: Callable[[str],
 
 def check_returns(plain: Trainer, replayed: Trainer, episodes: int) -> None:
     """Both train so many episodes, every fifth with details, and report the same."""
-    for episode in range(episodes):
-        expected, actual = (trainer.train_episode(details=episode % 5 == 0) for trainer in (plain, replayed))
+    reports = [[own.train_episode(details=e % 5 == 0) for e in range(episodes)] for own in (plain, replayed)]
+    for expected, actual in zip(*reports, strict=True):  # only now: a replay must not change an earlier report
         assert expected.episode == actual.episode and (expected.details is None) == (actual.details is None)
         assert torch.equal(expected.training_return, actual.training_return)
 
