@@ -5,14 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.agents.bank import Bank
 from common.agents.learner import Learner
 from common.agents.reports import RunKey
 from common.experiment import Experiment
@@ -22,17 +19,6 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 Weights = dict[str, np.ndarray]
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """PyTorch with so many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @functools.cache
@@ -60,23 +46,20 @@ def grid(*seeds: int) -> list[RunKey]:
     return [RunKey(*key) for key in itertools.product(sorted(seeds), RATES, RATES)]
 
 
-def actor_weights(learner: Learner, run: int, target: bool = False) -> Weights:
+def actor_weights(learner: Learner, run: int) -> Weights:
     """Weights (N, …) of one run's actors by parameter name."""
-    return _weights(learner.actors, run, target)
+    tensors = learner.actors.tensors(slice(run, run + 1))
+    return {name: tensors[name].numpy().copy() for name in learner.actors.layout.shapes}
 
 
-def critic_weights(learner: Learner, run: int, target: bool = False) -> Weights:
+def critic_weights(learner: Learner, run: int) -> Weights:
     """Weights of one run's critic by parameter name."""
-    return {name: value[0] for name, value in _weights(learner.critics, run, target).items()}
-
-
-def _weights(bank: Bank, run: int, target: bool) -> Weights:
-    tensors = bank.tensors(slice(run, run + 1), target=target)
-    return {name: tensors[name].detach().numpy().copy() for name in bank.layout.shapes}
+    tensors = learner.critics.tensors(slice(run, run + 1))
+    return {name: tensors[name][0].numpy().copy() for name in learner.critics.layout.shapes}
 
 
 def start_of(learner: Learner, run: int) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """Tensors of every actor and of the critic of one run, as a naive run starts from them."""
-    whole = learner.actors.tensors(slice(run, run + 1))
-    actors = [{name: x[i].clone() for name, x in whole.items()} for i in range(learner.config.agents)]
-    return actors, {name: x[0].clone() for name, x in learner.critics.tensors(slice(run, run + 1)).items()}
+    actors, critic = (bank.tensors(slice(run, run + 1)) for bank in (learner.actors, learner.critics))
+    alone = [{name: x[i].clone() for name, x in actors.items()} for i in range(learner.config.agents)]
+    return alone, {name: x[0].clone() for name, x in critic.items()}

@@ -1,4 +1,7 @@
-"""What an experiment's own networks and rules may do, and what is refused in one line before training."""
+"""What an experiment's own networks and rules may do, and what is refused in one line before training.
+
+More of what is refused, as a command line shows it: tests/study/test_command_line.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from common.agents.algorithm import Algorithm
 from common.agents.checks import check_parts
+from common.agents.learner import Learner
 from common.agents.networks import Actor, Critic
 from common.agents.reports import RunKey
 from common.config import ConfigError, StudyConfig
@@ -18,6 +22,10 @@ KEYS = [RunKey(1, 1e-3, 1e-3), RunKey(2, 1e-3, 1e-3)]
 SMALL = {"agents": 10, "batch_size": 8, "episodes": 30, "critic_hidden": (16, 8)}
 
 
+def learner_with(actor_update: str = "joint", **parts: object) -> Learner:
+    return make_learner(KEYS, experiment=Experiment("own", "", **parts), actor_update=actor_update, **SMALL)
+
+
 class ReboundActor(Actor):
     def __init__(self, config: StudyConfig):
         super().__init__(config)
@@ -25,33 +33,6 @@ class ReboundActor(Actor):
 
     def observe(self, state: Tensor) -> None:
         self.low = torch.minimum(self.low, super().forward(state).amin(0))
-
-
-class CountingCritic(Critic):
-    steps = 0
-
-    def observe(self, states: Tensor, actions: Tensor, personal: Tensor) -> None:
-        self.steps += 1
-
-
-class FrozenActor(Actor):
-    def __init__(self, config: StudyConfig):
-        super().__init__(config)
-        self.fc1.requires_grad_(False)
-
-
-class TiedActor(Actor):
-    def __init__(self, config: StudyConfig):
-        super().__init__(config)
-        self.fc3.bias = self.fc2.bias
-
-
-class BufferActor(Actor):
-    """With a buffer of another kind."""
-
-    def __init__(self, config: StudyConfig, value: Tensor, persistent: bool = True):
-        super().__init__(config)
-        self.register_buffer("seen", value, persistent)
 
 
 class DropoutCritic(Critic):
@@ -82,11 +63,6 @@ class RememberingRule(Algorithm):
         return rewards / self.largest
 
 
-class NoisyRule(Algorithm):
-    def target_action(self, actions: Tensor, z: Tensor, noise: Tensor | None) -> Tensor:
-        return actions + torch.randn_like(actions)
-
-
 class MixingRule(Algorithm):
     """With a sum that should be over the batch of each run, and is over all runs."""
 
@@ -94,29 +70,46 @@ class MixingRule(Algorithm):
         return super().actor_loss(z, actions, q, weights) + z.square().sum()
 
 
-REFUSED = {
-    # What the one line names.
-    "rebinds a buffer": ({"actor": ReboundActor}, "ReboundActor.low"),
-    "counts in an attribute": ({"critic": CountingCritic}, "CountingCritic.steps"),
-    "freezes a layer": ({"actor": FrozenActor}, "FrozenActor.fc1.weight has requires_grad=False"),
-    "ties weights": ({"actor": TiedActor}, "TiedActor.fc3.bias is fc2.bias as well"),
-    "bool buffer": ({"actor": lambda config: BufferActor(config, torch.tensor(True))}, "seen has torch.bool"),
-    "buffer left out": ({"actor": lambda config: BufferActor(config, torch.ones(1), False)}, "BufferActor.seen is not"),
-    "dropout": ({"critic": DropoutCritic}, "DropoutCritic.values draws"),
-    "needs several states": ({"actor": StandardisingActor}, "StandardisingActor.forward of 1 states"),
-    "squash with weights": ({"actor": LearnedSquashActor}, "LearnedSquashActor.squash"),
-    "rule with an attribute": ({"algorithm": RememberingRule}, "RememberingRule.largest"),
-    "rule that mixes runs": ({"algorithm": MixingRule}, "MixingRule.actor_loss mixes runs"),
-    "rule with noise": ({"algorithm": NoisyRule}, "NoisyRule.target_action draws"),
+def refusal(**parts: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
+    line = str(caught.value)
+    assert "allowed" in line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("part", "own", "named"),
+    [
+        ("actor", ReboundActor, "ReboundActor.low"),
+        ("critic", DropoutCritic, "DropoutCritic.values draws"),
+        ("actor", StandardisingActor, "StandardisingActor.forward of 1 states"),
+        ("actor", LearnedSquashActor, "LearnedSquashActor.squash"),
+        ("algorithm", RememberingRule, "RememberingRule.largest"),
+        ("algorithm", MixingRule, "MixingRule.actor_loss mixes runs"),
+    ],
+)
+def test_refused(part: str, own: type, named: str) -> None:
+    assert named in refusal(**{part: own})
+
+
+WRONG_TENSORS = {
+    # What the line says -> what is done to an actor.
+    "Actor.fc1.weight has requires_grad=False": lambda actor: actor.fc1.requires_grad_(False),
+    "Actor.fc3.bias is fc2.bias as well": lambda actor: setattr(actor.fc3, "bias", actor.fc2.bias),
+    "Actor.seen has torch.bool": lambda actor: actor.register_buffer("seen", torch.tensor(True)),
+    "Actor.seen is not persistent": lambda actor: actor.register_buffer("seen", torch.ones(1), persistent=False),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refused(what: str) -> None:
-    parts, named = REFUSED[what]
-    with pytest.raises(ConfigError) as caught:
-        check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
-    assert named in str(caught.value) and "allowed" in str(caught.value) and "\n" not in str(caught.value)
+@pytest.mark.parametrize("named", WRONG_TENSORS)
+def test_tensors_that_the_engine_cannot_keep(named: str) -> None:
+    def made(config: StudyConfig) -> Actor:
+        actor = Actor(config)
+        WRONG_TENSORS[named](actor)
+        return actor
+
+    assert named in refusal(actor=made)
 
 
 class OwnStartActor(Actor):
@@ -134,24 +127,12 @@ class OwnStartActor(Actor):
 
 
 def test_a_start_of_its_own_is_kept() -> None:
-    own, plain = (
-        make_learner(KEYS, experiment=Experiment("own", "", actor=actor), **SMALL).actors.tensors(slice(None))
-        for actor in (OwnStartActor, None)
-    )
+    own, plain = (learner_with(actor=actor).actors.tensors(slice(None)) for actor in (OwnStartActor, None))
     assert (own["fc1.bias"] == 0).all() and (own["fc3.weight"] == 0.25).all()
     assert (own["gain.weight"] == 1).all() and (own["head.weight"] == torch.eye(3)).all()
     assert own["fc2.weight"].abs().max() <= 0.5 / 8 and len(own["fc2.weight"].unique()) > 10_000
     for name in ("fc1.weight", "fc2.bias", "fc3.bias"):
         assert torch.equal(own[name], plain[name]), name
-
-
-@pytest.mark.parametrize("network", [Actor, Critic])
-def test_a_network_by_itself_has_its_start(network: type[Actor | Critic]) -> None:
-    made = network(StudyConfig(**SMALL))
-    for name, values in made.named_parameters():
-        layer = made.layer(int(name[2]))
-        assert values.unique().numel() > 0.9 * values.numel() and values.abs().max() <= layer.start_bound
-        assert values.numel() < 10 or values.abs().max() > 0.5 * layer.start_bound
 
 
 class UnusedActor(Actor):
@@ -168,30 +149,14 @@ class UnusedCritic(Critic):
 
 @pytest.mark.parametrize("mode", ["joint", "sequential"])
 def test_a_parameter_that_nobody_uses_stands_still(mode: str) -> None:
-    experiment = Experiment("unused", "", actor=UnusedActor, critic=UnusedCritic)
-    check_parts(experiment, StudyConfig(**SMALL))
-    learner = make_learner(KEYS, experiment=experiment, actor_update=mode, **SMALL)
+    parts = {"actor": UnusedActor, "critic": UnusedCritic}
+    check_parts(Experiment("unused", "", **parts), StudyConfig(**SMALL))
+    learner = learner_with(actor_update=mode, **parts)
     before = learner.actors.tensors(slice(None))["unused.weight"].clone()
-    for _ in range(3):
+    for _ in range(2):
         report = learner.train_episode(details=True)
     assert torch.equal(learner.actors.tensors(slice(None))["unused.weight"], before)
     assert (learner.critics.tensors(slice(None))["unused"] == 1).all() and report.step.changed.all()
-
-
-class WrittenOut(Algorithm):
-    def td_target(self, rewards: Tensor, done: Tensor, next_value: Tensor) -> Tensor:
-        return rewards + self.config.gamma * (1.0 - done.to(rewards.dtype)) * next_value
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_a_td_target_may_multiply_by_one_minus_done(dense: bool) -> None:
-    made = (Experiment("e", "", algorithm=rules) for rules in (None, WrittenOut))
-    learners = [make_learner(KEYS, dense, own, **SMALL) for own in made]
-    for _ in range(3):
-        for learner in learners:
-            learner.train_episode()
-    plain, written = (learner.state() for learner in learners)
-    assert all(torch.equal(x, written[name]) for name, x in plain.items())
 
 
 class Untouched(Algorithm):
@@ -207,7 +172,7 @@ class Untouched(Algorithm):
 
 
 def test_a_run_whose_errors_are_no_numbers_has_diverged() -> None:
-    learner = make_learner(KEYS, experiment=Experiment("e", "", algorithm=Untouched), **SMALL)
+    learner = learner_with(algorithm=Untouched)
     for _ in range(2):
         report = learner.train_episode()
     assert report.step.finite.all()

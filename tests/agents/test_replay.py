@@ -1,157 +1,118 @@
-"""The replay: what it keeps, how it draws, and how little memory it needs."""
+"""The replay: what it keeps, how it draws, and how little memory it needs.
+
+That each run gets its own transitions, in any block of runs: test_learner_follows_naive.py, training/test_engine.py.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from helpers import CPU
 
-from common.agents.replay import Batch, Replay, importance_exponent, priority
+from common.agents.replay import Replay, importance_exponent, priority
 from common.config import StudyConfig
 from common.environment.mec_env import STEPS
 
 RUNS, AGENTS, SLOTS = 3, 4, 2
 
-Episode = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Episode = list[torch.Tensor]
 
 
-def empty_replay(episodes: int, alpha: float = 0.6) -> Replay:
-    config = StudyConfig(
-        agents=AGENTS, channels=SLOTS, replay_capacity=episodes * STEPS, replay_alpha=alpha, dtype="float64"
-    )
-    return Replay(config, RUNS, CPU)
-
-
-def random_episode(seed: int) -> Episode:
+def random_episode(number: int) -> Episode:
     """States, actions, slots, rewards and squared TD errors of one episode of every run."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=rng, dtype=torch.float64)
-
-    slots = torch.randint(0, AGENTS + 1, (RUNS, STEPS, SLOTS), generator=rng)
-    squares = uniform(RUNS, STEPS) ** 4 * 1000
-    states, actions = uniform(RUNS, STEPS + 1, AGENTS, 7), uniform(RUNS, STEPS, AGENTS, 3)
-    return states, actions, slots, uniform(RUNS, STEPS), squares
+    rng = np.random.default_rng(number)
+    slots = rng.integers(0, AGENTS, (RUNS, STEPS, SLOTS), endpoint=True)
+    states, actions = rng.random((RUNS, STEPS + 1, AGENTS, 7)), rng.random((RUNS, STEPS, AGENTS, 3))
+    arrays = (states, actions, slots, rng.random((RUNS, STEPS)), 1000 * rng.random((RUNS, STEPS)) ** 4)
+    return [torch.from_numpy(x) for x in arrays]
 
 
-def fill(replay: Replay, episodes: range) -> list[Episode]:
-    """Insert episodes 0, 1, … at the places where the learner puts them; gives what was inserted."""
-    data = [random_episode(k) for k in episodes]
-    for k, episode in zip(episodes, data, strict=True):
-        replay.insert(slice(None), torch.tensor([k % replay.episodes]), *episode)
-    return data
+def replay_of(episodes: int, ring: int = 5, alpha: float = 0.6) -> Replay:
+    """A replay for `ring` episodes after the first so many."""
+    sizes = {"agents": AGENTS, "channels": SLOTS, "replay_capacity": ring * STEPS}
+    replay = Replay(StudyConfig(**sizes, replay_alpha=alpha, dtype="float64"), RUNS, CPU)
+    for number in range(episodes):
+        replay.insert(slice(None), torch.tensor([number % ring]), *random_episode(number))
+    return replay
 
 
-def check_stored(replay: Replay, place: int, episode: Episode, runs: list[int]) -> None:
-    """Everything of one episode comes back, each next state being the state of the step after."""
-    states, actions, slots, rewards, squares = (x[runs] for x in episode)
-    indices = (place * STEPS + torch.arange(STEPS)).expand(len(runs), -1)
-    fetched = replay.fetch(slice(0, len(runs)), indices)
-    done = (torch.arange(STEPS) == STEPS - 1).expand(len(runs), -1)
-    expected = Batch(states[:, :-1], actions, slots, rewards, states[:, 1:], done)
-    assert all(torch.equal(x, vars(expected)[name]) for name, x in vars(fetched).items() if x is not None)
-    expected = (squares + 0.01) ** 0.6
-    torch.testing.assert_close(replay.priorities.gather(1, indices), expected, rtol=1e-14, atol=0)
+def sample(replay: Replay, draws: np.ndarray | list[float], beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices and weights (R, B) from draws (B,), the same for every run."""
+    draws = torch.as_tensor(draws, dtype=torch.float64).expand(RUNS, -1)
+    return replay.sample(slice(None), draws, torch.tensor(beta, dtype=torch.float64))
 
 
-def uniform_draws(seed: int, batch: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random((RUNS, batch)))
+@pytest.mark.parametrize("episodes", [2, 5])
+def test_episodes_come_back_and_so_they_do_when_runs_are_dropped(episodes: int) -> None:
+    """Before the ring of 3 is full and after it wrapped; what follows then goes where it belongs."""
+    replay = replay_of(episodes, ring=3)
+    check_stored(replay, episodes, [0, 1, 2])
+    kept = [0, 2]
+    replay.keep(torch.tensor(kept), episodes)
+    check_stored(replay, episodes, kept)
+    following = [x[kept] for x in random_episode(episodes)]
+    replay.insert(slice(None), torch.tensor([episodes % 3]), *following)
+    check_stored(replay, episodes + 1, kept)
 
 
-def drawn_counts(replay: Replay, draws: torch.Tensor) -> torch.Tensor:
-    """How often each slot was drawn, (R, slots)."""
-    indices, _ = replay.sample(slice(None), draws, torch.tensor(0.4, dtype=torch.float64))
-    return torch.zeros(replay.priorities.shape).scatter_add(1, indices, torch.ones(indices.shape))
-
-
-def test_episodes_come_back_and_the_ring_wraps() -> None:
-    replay = empty_replay(3)
-    data = fill(replay, range(2))
-    for place in (0, 1):
-        check_stored(replay, place, data[place], [0, 1, 2])
-    data += fill(replay, range(2, 5))
-    for place, episode in enumerate((3, 4, 2)):
-        check_stored(replay, place, data[episode], [0, 1, 2])
-
-
-def test_fetch_takes_each_runs_own_indices() -> None:
-    """Any order, repeated indices, and a block of runs that does not start at the first."""
-    replay = empty_replay(3)
-    data = fill(replay, range(3))
-    indices = torch.tensor([[29, 0, 9, 9], [10, 19, 20, 5]])
-    batch = replay.fetch(slice(1, 3), indices)
-    for row, run in enumerate((1, 2)):
-        for column, index in enumerate(indices[row].tolist()):
-            episode, step = divmod(index, STEPS)
-            assert torch.equal(batch.states[row, column], data[episode][0][run, step])
-            assert torch.equal(batch.next_states[row, column], data[episode][0][run, step + 1])
-            assert torch.equal(batch.slots[row, column], data[episode][2][run, step])
-            assert batch.rewards[row, column] == data[episode][3][run, step]
-            assert batch.done[row, column] == (step == STEPS - 1)
+def check_stored(replay: Replay, episodes: int, runs: list[int]) -> None:
+    """The last 3 of so many episodes are there, each next state being the state of the step after."""
+    for number in range(max(0, episodes - 3), episodes):
+        states, actions, slots, rewards, squares = (x[runs] for x in random_episode(number))
+        indices = (number % 3 * STEPS + torch.arange(STEPS)).expand(len(runs), -1)
+        batch = replay.fetch(slice(0, len(runs)), indices)
+        assert torch.equal(batch.states, states[:, :-1]) and torch.equal(batch.next_states, states[:, 1:])
+        assert torch.equal(batch.actions, actions) and torch.equal(batch.slots, slots)
+        assert torch.equal(batch.rewards, rewards)
+        assert batch.done.tolist() == [[False] * (STEPS - 1) + [True]] * len(runs)
+        torch.testing.assert_close(replay.priorities.gather(1, indices), (squares + 0.01) ** 0.6, rtol=1e-14, atol=0)
 
 
 def test_no_state_is_stored_twice() -> None:
     """T + 1 states for T transitions: nowhere is there room for the next states once more."""
-    episodes = 8
-    replay = empty_replay(episodes)
-    tensors = {name: value for name, value in vars(replay).items() if isinstance(value, torch.Tensor)}
+    tensors = {name: x for name, x in vars(replay_of(0, ring=8)).items() if isinstance(x, torch.Tensor)}
     assert tensors.keys() == set(Replay.TENSORS)
     numbers_per_step = 3 * AGENTS + SLOTS + 2  # the reward and the priority
-    expected = RUNS * episodes * ((STEPS + 1) * 7 * AGENTS + STEPS * numbers_per_step)
-    assert sum(tensor.numel() for tensor in tensors.values()) == expected
+    expected = RUNS * 8 * ((STEPS + 1) * 7 * AGENTS + STEPS * numbers_per_step)
+    assert sum(x.numel() for x in tensors.values()) == expected
 
 
 def test_slots_are_drawn_as_often_as_their_priorities_say() -> None:
-    """One stratified draw of B cannot be 2 off B·P; many small ones have the mean B·P."""
-    replay = empty_replay(5)
-    fill(replay, range(4))
+    """One stratified draw of B cannot be 2 off B·P."""
+    replay, batch = replay_of(4), 500
     probability = replay.priorities / replay.priorities.sum(1, keepdim=True)
     assert probability.max() > 20 * probability[probability > 0].min()
-    batch = 500
-    counts = drawn_counts(replay, uniform_draws(0, batch))
+    indices, _ = sample(replay, np.random.default_rng(0).random(batch), 0.4)
+    counts = torch.zeros_like(probability).scatter_add(1, indices, torch.ones(indices.shape, dtype=torch.float64))
     assert ((counts - batch * probability).abs() < 2).all()
-
-    batch, trials = 8, 4000
-    mean = sum(drawn_counts(replay, uniform_draws(k, batch)) for k in range(1, trials + 1)) / trials
-    # A stratum holds a slot or not, so each of the up to two strata at its ends has a variance of at most 1/4.
-    error = np.sqrt(0.5 / trials)
-    assert ((mean - batch * probability).abs() < 5 * error).all()
-    assert (mean[:, 40:] == 0).all(), "an empty slot was drawn"
+    assert (counts[:, 40:] == 0).all(), "an empty slot was drawn"
 
 
-def test_every_stratum_gives_one_sample() -> None:
-    """With equal priorities and a batch as large as the replay every transition comes exactly once."""
-    replay = empty_replay(2)
-    for k in range(2):
-        replay.insert(slice(None), torch.tensor([k]), *random_episode(k)[:4], torch.ones(RUNS, STEPS))
-    indices, weights = replay.sample(slice(None), uniform_draws(3, 20) * 0.98 + 0.01, torch.tensor(0.7))
-    assert torch.equal(indices, torch.arange(20).expand(RUNS, -1))
-    torch.testing.assert_close(weights, torch.ones_like(weights), rtol=1e-12, atol=0)
+def test_without_an_exponent_all_transitions_are_alike() -> None:
+    """So a batch as large as the replay has every transition once: each stratum gives one sample."""
+    replay = replay_of(2, alpha=0.0)
+    replay.update_priorities(slice(None), torch.tensor([[3, 17]] * RUNS), torch.tensor([[0.0, 1e6]] * RUNS))
+    indices, weights = sample(replay, np.random.default_rng(3).random(20), 1.0)
+    assert indices.tolist() == [[*range(20)]] * RUNS and (weights == 1).all()
 
 
 def test_the_ends_of_the_range_stay_inside() -> None:
-    """A draw of 0 takes the first slot, one just below 1 the last filled one."""
-    replay = empty_replay(3)
-    fill(replay, range(2))
-    for draw, edge in ((0.0, 0), (np.nextafter(1.0, 0.0), 19)):
-        indices, _ = replay.sample(slice(None), torch.full((RUNS, 1), draw, dtype=torch.float64), torch.tensor(0.4))
-        assert (indices == edge).all()
+    """A draw of 0 takes the first slot, one just below 1, which a sum rounds up, the last filled one."""
+    for draw, place, edge in ((0.0, 0, 0), (np.nextafter(1.0, 0.0), -1, 19)):
+        indices, _ = sample(replay_of(2), [draw] * 64, 0.4)
+        assert (indices[:, place] == edge).all()
 
 
-def test_weights_undo_the_priorities() -> None:
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_weights_undo_the_priorities(beta: float) -> None:
     """(n·P)^-beta, divided by the largest of the batch; with beta = 0 there is nothing to undo."""
-    replay = empty_replay(5)
-    fill(replay, range(3))
-    for beta in (0.4, 0.75, 1.0):
-        indices, weights = replay.sample(slice(None), uniform_draws(1, 16), torch.tensor(beta, dtype=torch.float64))
-        probability = (replay.priorities / replay.priorities.sum(1, keepdim=True)).gather(1, indices)
-        expected = (30 * probability) ** -beta
-        expected = expected / expected.amax(1, keepdim=True)
-        torch.testing.assert_close(weights, expected, rtol=1e-12, atol=0)
-        assert weights.dtype == torch.float64 and (weights.amax(1) == 1).all()
-    _, weights = replay.sample(slice(None), uniform_draws(1, 16), torch.tensor(0.0, dtype=torch.float64))
-    assert (weights == 1).all()
+    replay = replay_of(3)
+    indices, weights = sample(replay, np.random.default_rng(1).random(16), beta)
+    probability = (replay.priorities / replay.priorities.sum(1, keepdim=True)).gather(1, indices)
+    expected = (30 * probability) ** -beta
+    torch.testing.assert_close(weights, expected / expected.amax(1, keepdim=True), rtol=1e-12, atol=0)
+    assert weights.dtype == torch.float64 and (weights.amax(1) == 1).all()
 
 
 def test_importance_exponent_grows_to_one() -> None:
@@ -161,52 +122,17 @@ def test_importance_exponent_grows_to_one() -> None:
 
 def test_priorities() -> None:
     """(sum + 0.01)^0.6 in double precision, from float32 as well."""
-    squares = torch.tensor([0.0, 0.99, 31.99])
-    assert priority(squares, 0.6).dtype == torch.float64
-    np.testing.assert_allclose(priority(squares, 0.6).numpy(), [0.01**0.6, 1.0, 8.0], rtol=1e-6)
+    found = priority(torch.tensor([0.0, 0.99, 31.99]), 0.6)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found, [0.01**0.6, 1.0, 8.0], rtol=1e-6)
 
 
-def test_without_an_exponent_all_transitions_are_alike() -> None:
-    replay = empty_replay(2, alpha=0.0)
-    fill(replay, range(2))
-    replay.update_priorities(slice(None), torch.tensor([[3, 17]] * RUNS), torch.tensor([[0.0, 1e6]] * RUNS))
-    assert (replay.priorities == 1).all()
-    indices, weights = replay.sample(slice(None), uniform_draws(1, 2 * STEPS), torch.tensor(1.0, dtype=torch.float64))
-    assert (weights == 1).all() and torch.equal(indices[0], torch.arange(2 * STEPS))
-
-
-def test_update_priorities_reaches_its_slots_only() -> None:
-    replay = empty_replay(2)
-    fill(replay, range(2))
+def test_new_priorities_reach_their_slots_only() -> None:
+    """Of a transition that was drawn several times the last error counts."""
+    replay = replay_of(2)
     expected = replay.priorities.clone()
-    indices = torch.tensor([[3, 17], [0, 4]])
-    squares = torch.tensor([[0.0, 1e6], [5.0, 2.0]], dtype=torch.float64)
+    indices, squares = torch.tensor([[3, 17, 17], [0, 0, 4]]), torch.tensor([[0.0, 5.0, 1e6], [7.0, 5.0, 2.0]])
     replay.update_priorities(slice(1, 3), indices, squares)
-    for row, run in enumerate((1, 2)):
-        expected[run, indices[row]] = (squares[row] + 0.01) ** 0.6
+    expected[1, [3, 17]] = (torch.tensor([0.0, 1e6], dtype=torch.float64) + 0.01) ** 0.6
+    expected[2, [0, 4]] = (torch.tensor([5.0, 2.0], dtype=torch.float64) + 0.01) ** 0.6
     torch.testing.assert_close(replay.priorities, expected, rtol=1e-14, atol=0)
-    counts = drawn_counts(replay, uniform_draws(2, 100))
-    assert counts[1, 17] > 85 > 50 > counts[0, 17] and counts[1, 3] == 0
-
-
-def test_the_last_of_several_errors_of_a_transition_counts() -> None:
-    replay = empty_replay(1)
-    indices, squares = torch.tensor([[1, 1, 4, 4, 4, 9]] * RUNS), torch.arange(6.0).expand(RUNS, -1)
-    replay.update_priorities(slice(None), indices, squares)
-    assert torch.equal(replay.priorities[:, [1, 4, 9]], priority(squares[:, [1, 4, 5]], 0.6))
-
-
-def test_keep_leaves_the_other_runs_as_they_were() -> None:
-    """Before the ring is full and after it wrapped; the next episode then goes where it belongs."""
-    for filled in (2, 5):
-        replay = empty_replay(3)
-        data = fill(replay, range(filled))
-        before = {name: getattr(replay, name).clone() for name in Replay.TENSORS}
-        replay.keep(torch.tensor([0, 2]), filled)
-        for name, value in before.items():
-            assert torch.equal(getattr(replay, name), value[[0, 2]]), name
-        check_stored(replay, (filled - 1) % 3, data[-1], [0, 2])
-        following = random_episode(filled)
-        replay.insert(slice(None), torch.tensor([filled % 3]), *(x[[0, 2]] for x in following))
-        check_stored(replay, filled % 3, following, [0, 2])
-        check_stored(replay, (filled - 1) % 3, data[-1], [0, 2])

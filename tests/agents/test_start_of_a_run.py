@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from helpers import actor_weights, critic_weights, grid, make_learner
+
+from common.agents.networks import Actor, Critic
+from common.config import StudyConfig
 
 
 def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
@@ -18,10 +22,14 @@ def test_learning_rates_do_not_touch_what_a_seed_fixes() -> None:
     assert len(set(returns[:16])) == 1 and len(set(returns[16:])) == 1 and returns[0] != returns[16]
 
 
-def test_initial_weights_fill_their_ranges() -> None:
-    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors start alike."""
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_initial_weights_fill_their_ranges(by_itself: bool) -> None:
+    """PyTorch's default bound 1/sqrt(inputs), 3e-3 for the last layers; and no two actors of a study start alike."""
     learner = make_learner(grid(1)[:1], agents=12, batch_size=8, episodes=10)
     actors, critic = actor_weights(learner, 0), critic_weights(learner, 0)
+    if by_itself:
+        modules = (network(StudyConfig(agents=12)) for network in (Actor, Critic))
+        actors, critic = ({name: x.detach().numpy() for name, x in own.named_parameters()} for own in modules)
     parts = [critic[f"fc1.{part}"] for part in ("states", "actions", "personal")]
     assert [x.shape for x in parts] == [(512, 84), (512, 36), (512, 10)]
     for weights, inputs in ((actors, (7, 64)), (critic, (130, 512))):

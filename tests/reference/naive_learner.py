@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -185,8 +185,8 @@ class NaiveRun:
         self.world = naive_world(self.seed, self.agents)
         self.replay: list[Transition] = []
         self.priorities, self.stored = np.zeros(0), 0
-        self.draws_made = self.updates = 0
-        self.last_reports: list[dict[str, Any]] = []
+        self.updates = 0
+        self.last_report: dict[str, Any] = {}
 
     def rule(self, name: str) -> Callable[..., Any] | None:
         """The experiment's rule of this name if it has one of its own; it is written for a batch of runs."""
@@ -232,9 +232,7 @@ class NaiveRun:
         own = (self.rule("target_value") if target else None) or self.rule("value")
         return own(heads) if own else heads[0]
 
-    def best_q(
-        self, critic: Critic, state: np.ndarray, actions: torch.Tensor, target: bool = False
-    ) -> torch.Tensor:
+    def best_q(self, critic: Critic, state: np.ndarray, actions: torch.Tensor, target: bool = False) -> torch.Tensor:
         """Largest Q over the proposing agents (the first of equals), or of the zero row if there are none."""
         proposers: list[int | None] = [i for i in range(self.agents) if actions[i][0] >= 0]
         values = [self.value(self.q_row(critic, state, actions, i), target) for i in proposers or [None]]
@@ -269,22 +267,19 @@ class NaiveRun:
             alpha, rho = (0.01 + 0.99 * (action[:, column] + 1) / 2 for column in (1, 2))
             reward, energy, _, _ = naive_step(config.env, state, accepted, alpha, rho, config.channels)
             next_state = naive_state(self.world, energy, draws["tasks"][t + 1])
-            noise = None if "stored_noise" not in draws else draws["stored_noise"][t]
+            noise = draws["stored_noise"][t] if self.algorithm.target_noise else None
             steps.append(Transition(state, action, accepted, reward, next_state, t == STEPS - 1, noise))
             state = next_state
         self.algorithm.observe_rewards(self.run_state, self.tensor([[step.reward for step in steps]]))
         for transition in steps:
             self.store(transition)
-        self.last_reports = []
         for update in range(config.updates_per_episode if number >= 2 else 0):
             chosen, is_weight = self.sample(draws["replay"][update])
-            batch = [copy.copy(self.replay[i]) for i in chosen]
-            for b, transition in enumerate(batch):
-                transition.noise = None if "target_noise" not in draws else draws["target_noise"][update, b]
-            report = self.train_step(batch, is_weight)
-            for i, td in zip(chosen, report["td_error_sq_sum"], strict=True):
-                self.priorities[i] = (td + 0.01) ** self.config.replay_alpha
-            self.last_reports.append(report | {"slots": chosen, "is_weight": is_weight})
+            noises = draws["target_noise"][update] if self.algorithm.target_noise else [None] * len(chosen)
+            batch = [replace(self.replay[i], noise=noise) for i, noise in zip(chosen, noises, strict=True)]
+            self.last_report = self.train_step(batch, is_weight)
+            for i, td in zip(chosen, self.last_report["td_error_sq_sum"], strict=True):
+                self.priorities[i] = (td + 0.01) ** config.replay_alpha
         return sum(transition.reward for transition in steps)
 
     # The replay
@@ -310,8 +305,7 @@ class NaiveRun:
         """Slots of a stratified draw from unit draws (B,), and their importance weights (B,)."""
         count, total = len(self.replay), float(np.sum(self.priorities))
         cumulative = np.cumsum(self.priorities)
-        beta = min(1.0, 0.4 + 0.001 * self.draws_made)
-        self.draws_made += 1
+        beta = min(1.0, 0.4 + 0.001 * self.updates)  # each draw was followed by one update
         chosen, weights = [], []
         for b in range(len(unit)):
             mass = (b + unit[b]) / len(unit) * total
@@ -382,9 +376,7 @@ class NaiveRun:
             report["critic_gradient"] = self.step(self.critic, self.critic_optimizer, loss)
         return report
 
-    def actor_loss(
-        self, batch: Sequence[Transition], is_weight: np.ndarray, only: int | None = None
-    ) -> torch.Tensor:
+    def actor_loss(self, batch: Sequence[Transition], is_weight: np.ndarray, only: int | None = None) -> torch.Tensor:
         """Minus the weighted mean over the batch of the best Q under the present actors and critic.
 
         With `only`, the other agents' actions are constants, and a rule sees that agent's z and action alone.
@@ -392,12 +384,11 @@ class NaiveRun:
         z, seen, best = [], [], []
         for transition in batch:
             own_z, own = self.policy(self.actors, transition.state)
+            judged = own
             if only is not None:
                 chosen = torch.arange(self.agents) == only
                 own = torch.where(chosen[:, None], own, own.detach())
                 own_z, judged = own_z[only : only + 1], own[only : only + 1]
-            else:
-                judged = own
             z.append(own_z)
             seen.append(judged)
             best.append(self.best_q(self.critic, transition.state, self.guided(own, own_z, only)))
@@ -425,19 +416,15 @@ class NaiveRun:
 
     def actor_step(self, batch: Sequence[Transition], is_weight: np.ndarray) -> dict[str, Any]:
         """One step of every actor; the loss before all of them and each actor's unclipped gradient."""
-        joint_loss = self.actor_loss(batch, is_weight)
-        gradients = []
+        joint_loss, found = self.actor_loss(batch, is_weight), []
         if self.config.actor_update == "joint":
-            for actor in self.actors:
-                gradients.append(gradient_of(joint_loss, actor, keep=True))
+            gradients = [gradient_of(joint_loss, actor, keep=True) for actor in self.actors]
             for actor, optimizer, own in zip(self.actors, self.actor_optimizers, gradients, strict=True):
-                self.step(actor, optimizer, own)
-            named = [named_like(actor, own) for actor, own in zip(self.actors, gradients, strict=True)]
+                found.append(self.step(actor, optimizer, own))
         else:  # agents in turn, each against the actors already stepped
-            named = []
             for i, actor in enumerate(self.actors):
-                named.append(self.step(actor, self.actor_optimizers[i], self.actor_loss(batch, is_weight, only=i)))
-        return {"actor_loss": joint_loss.item(), "actor_gradients": named}
+                found.append(self.step(actor, self.actor_optimizers[i], self.actor_loss(batch, is_weight, only=i)))
+        return {"actor_loss": joint_loss.item(), "actor_gradients": found}
 
     def step(
         self, net: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor | Sequence[torch.Tensor]
@@ -449,7 +436,7 @@ class NaiveRun:
         if self.config.clip_norm > 0:
             nn.utils.clip_grad_norm_(net.parameters(), self.config.clip_norm)
         optimizer.step()
-        return named_like(net, gradient)
+        return {name: x.detach().clone() for (name, _), x in zip(net.named_parameters(), gradient, strict=True)}
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Every online network with its target."""
@@ -513,8 +500,3 @@ def with_tensors(module: nn.Module, tensors: Weights) -> nn.Module:
 def gradient_of(loss: torch.Tensor, net: nn.Module, keep: bool = False) -> Sequence[torch.Tensor]:
     """Gradient by the network's parameters, zeros for those that it does not use."""
     return torch.autograd.grad(loss, [*net.parameters()], retain_graph=keep, materialize_grads=True)
-
-
-def named_like(module: nn.Module, tensors: Sequence[torch.Tensor]) -> Weights:
-    """Tensors in the order of the module's parameters, by their names."""
-    return {name: x.detach().clone() for (name, _), x in zip(module.named_parameters(), tensors, strict=True)}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from common.agents.learner import Learner
@@ -18,24 +16,19 @@ Trainer = Learner | Engine
 
 def named_tensors(record: TensorRecord, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a report and of the records in it."""
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
+    for field, value in vars(record).items():
         if isinstance(value, Tensor):
-            yield prefix + field.name, value
+            yield prefix + field, value
         elif isinstance(value, TensorRecord):
-            yield from named_tensors(value, f"{prefix}{field.name}.")
+            yield from named_tensors(value, f"{prefix}{field}.")
         elif isinstance(value, dict):
-            yield from ((f"{prefix}{field.name}.{name}", tensor) for name, tensor in value.items())
+            yield from ((f"{prefix}{field}.{name}", tensor) for name, tensor in value.items())
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Equal in every bit, so that NaN equals itself and 0 does not equal -0."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    if one.is_floating_point():
-        one, other = (x.contiguous().view(bits[x.element_size()]) for x in (one, other))
-    return torch.equal(one, other)
+    alike = (one.dtype, one.shape) == (other.dtype, other.shape)
+    return alike and one.numpy().tobytes() == other.numpy().tobytes()
 
 
 def copy_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -44,28 +37,26 @@ def copy_of(trainer: Trainer) -> dict[str, Tensor]:
 
 
 class History:
-    """The reports of a trainer's episodes and its state at the end, by run."""
+    """The reports of a trainer's episodes, and its state and an evaluation at the end, by run."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
         self.numbers: dict[RunKey, dict[str, Tensor]] = {}
 
     def add(self, trainer: Trainer, tensors: Iterator[tuple[str, Tensor]]) -> None:
         """Note these tensors (R, …) under each run's key."""
         for name, value in tensors:
-            for run, key in enumerate(trainer.keys):
+            for key, own in zip(trainer.keys, value, strict=True):
                 numbers = self.numbers.setdefault(key, {})
                 assert name not in numbers
-                numbers[name] = value[run].clone()
+                numbers[name] = own.detach().clone()
 
-    def train(self, trainer: Trainer, episodes: int, evaluate: bool = False, details: bool = True) -> History:
-        """Train so many episodes more, with the state at their end."""
+    def train(self, trainer: Trainer, episodes: int, details: bool = True) -> History:
+        """Train so many episodes more, and evaluate."""
         for _ in range(episodes):
             report = trainer.train_episode(details)
             self.add(trainer, named_tensors(report, f"episode {report.episode}, "))
-            if evaluate:
-                trainer.evaluate()
         self.add(trainer, ((f"episode {trainer.episode}, {name}", x) for name, x in trainer.state().items()))
+        self.add(trainer, named_tensors(trainer.evaluate(), f"episode {trainer.episode}, evaluation."))
         return self
 
     def check(self, keys: list[RunKey], other: History, only_common: bool = False) -> None:

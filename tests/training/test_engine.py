@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from helpers import CPU, cpu_threads, experiments, grid, make_learner
-from training.history import History, named_tensors
+import torch
+from helpers import CPU, experiments, grid, make_learner
+from training.history import History
 from training.variants import VARIANTS
 
 from common.agents.reports import RunKey
@@ -15,17 +16,18 @@ from common.training.engine import Engine, bytes_per_run, runs_per_shard
 from common.training.workers import worker_count
 
 SMALL = {"agents": 12, "batch_size": 9, "episodes": 40, "eval_episodes": 2, "critic_hidden": (64, 32)}
-SETTINGS: dict[str, tuple[int, dict[str, int]]] = {
-    # How fast -> threads, and constants of the engine.
-    "one process, one block": (1, {"BLOCK_BYTES": 2**40}),
-    "one process, a block a run": (1, {"BLOCK_BYTES": 1}),
-    "workers, several blocks": (3, {"BLOCK_BYTES": 2 * 12 * 3200 * 4}),
-    "pieces": (1, {"NUMBERS_AT_ONCE": 4000}),
-}
-CASES: dict[str, tuple[str, dict[str, object]]] = {
+TWO_RUNS = 2 * 12 * 3200 * 4  # bytes of their actors' weights
+SETTINGS = [
+    # Threads, and a constant of the engine.
+    (1, "BLOCK_BYTES", 2**40),  # one block
+    (1, "BLOCK_BYTES", 1),  # a block a run
+    (3, "BLOCK_BYTES", TWO_RUNS),  # workers, several blocks
+    (1, "NUMBERS_AT_ONCE", 4000),  # pieces
+]
+CASES = {
     "clipped, soft target, two updates": ("baseline", {"clip_norm": 0.5, "tau": 0.3, "updates_per_episode": 2}),
     "sequential": ("baseline", {"actor_update": "sequential"}),
-    **{name: (name, {}) for name in VARIANTS},
+    **VARIANTS,
 }
 KEPT = [0, 2, 3, 9, 10, 11, 12]
 
@@ -38,25 +40,21 @@ def make_engine(
 
 
 def lived(trainer: object) -> History:
-    """What happens in six episodes, the last two with fewer runs, and in an evaluation."""
+    """What happens in six episodes, the last two with fewer runs."""
     history = History().train(trainer, 4)
     trainer.keep(KEPT)
-    history.train(trainer, 2)
-    history.add(trainer, named_tensors(trainer.evaluate(), "evaluation, "))
-    return history
+    return history.train(trainer, 2)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_same_bits_as_the_plain_learner(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several processes, block by block and piece by piece; the plain learner has one of each."""
-    name, options = CASES[case]
-    experiment, own = VARIANTS[name]
-    options, keys = {**SMALL, **options, **own}, grid(3, 4)[5:19]
+    experiment, own = CASES[case]
+    options, keys = {**SMALL, **own}, grid(3, 4)[5:19]
     expected = lived(make_learner(keys, None, experiment, **options))
-    for threads, constants in SETTINGS.values():
+    for threads, constant, value in SETTINGS:
         with monkeypatch.context() as patch:
-            for constant, value in constants.items():
-                patch.setattr(engines, constant, value)
+            patch.setattr(engines, constant, value)
             engine = make_engine(keys, threads, experiment, **options)
             lived(engine).check(keys, expected)
             assert len(engine.spans) == worker_count(threads, len(KEPT), CPU)
@@ -67,13 +65,13 @@ def test_runs_too_few_for_workers_have_the_same_bits_with_more_threads_each(runs
     """Full size: a study resumed with few runs left gives each product more threads than before."""
     histories = []
     for threads in (1, 2):
-        with cpu_threads(threads):
-            histories.append(History().train(make_engine(grid(42)[:runs], threads, episodes=20), 4))
+        torch.set_num_threads(threads)
+        histories.append(History().train(make_engine(grid(42)[:runs], threads, episodes=20, eval_episodes=1), 4))
     histories[0].check(grid(42)[:runs], histories[1])
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3, 7, 16, 30])
-@pytest.mark.parametrize(("block_bytes", "largest"), [(1, 1), (2 * 12 * 3200 * 4, 2), (2**40, 30)])
+@pytest.mark.parametrize(("block_bytes", "largest"), [(1, 1), (TWO_RUNS, 2), (2**40, 30)])
 def test_every_run_is_in_one_block(runs: int, block_bytes: int, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "BLOCK_BYTES", block_bytes)
     engine = make_engine(grid(1, 2)[:runs], 4, **SMALL)

@@ -41,7 +41,7 @@ class Job:
         raise Unsendable(number)
 
     def grow(self, mebibytes: int) -> None:
-        mmap.mmap(-1, max(1, mebibytes) * 2**20).write(bytes(mebibytes * 2**20))  # malloc may hold as much already
+        mmap.mmap(-1, mebibytes * 2**20).write(bytes(mebibytes * 2**20))  # malloc may hold as much already
 
     def die(self, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -83,7 +83,7 @@ class TestWorkers:
 
     def test_memory_that_they_add_is_counted(self) -> None:
         job, workers = Job(), workers_of(2)
-        workers.map(job.grow, [(0,), (0,)])
+        workers.map(job.grow, [(1,), (1,)])
         before = workers.peak_bytes
         workers.map(job.grow, [(100,), (150,)])
         assert workers.peak_bytes - before >= 200 * 2**20

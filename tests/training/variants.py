@@ -1,4 +1,4 @@
-"""Variants of networks and rules that the tests of this folder run, beside the experiments that exist."""
+"""Variants of networks and rules that several tests run, beside the experiments that exist."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from common.agents.networks import Actor, Critic
 from common.experiment import Experiment
 
 
-class SoftsignActor(Actor):
-    """Elementwise, so it runs on stacked tensors as they are."""
-
-    def activation(self, x: Tensor, layer: int) -> Tensor:
-        return torch.nn.functional.softsign(x)
-
-
 class SiluActor(Actor):
-    """Likewise, but not as independent: PyTorch rounds the last numbers of a tensor otherwise, up to 15 of them."""
+    """Elementwise, but not as independent: PyTorch rounds the last numbers of a tensor otherwise, up to 15 of them."""
 
     def activation(self, x: Tensor, layer: int) -> Tensor:
         return torch.nn.functional.silu(x)
@@ -72,6 +65,19 @@ class Normalising(Algorithm):
         return update % 2 == 0
 
 
+class Delayed(Algorithm):
+    """Critics step in training steps 1, 2, 4, 5, …, actors in 2, 4, …, targets in 4, 8, …"""
+
+    def critic_due(self, update: int) -> bool:
+        return update % 3 != 0
+
+    def actor_due(self, update: int) -> bool:
+        return update % 2 == 0
+
+    def target_due(self, update: int) -> bool:
+        return update % 4 == 0
+
+
 # Name -> experiment, and options of its own.
 VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
     "baseline": ("baseline", {}),
@@ -79,8 +85,8 @@ VARIANTS: dict[str, tuple[str | Experiment, dict[str, object]]] = {
     "adaptive_scaling": ("adaptive_scaling", {}),
     "layernorm": ("layernorm", {}),
     "input_norm": ("input_norm", {"debiased": True}),
-    "softsign": (Experiment("softsign", "", actor=SoftsignActor), {}),
     "relative": (Experiment("relative", "", actor=RelativeActor), {}),
     "rules": (Experiment("rules", "", critic=TwoHeadedCritic, algorithm=Normalising), {}),
 }
 SILU = Experiment("silu", "", actor=SiluActor)
+DELAYED = Experiment("delayed", "", algorithm=Delayed)
