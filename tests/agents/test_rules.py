@@ -58,9 +58,12 @@ def test_a_step_that_is_not_due_changes_nothing_and_is_no_unchanged_step(mode: s
         assert torch.equal(report.details.z_after, report.details.pre_activations) != due["actor"]
 
 
-@pytest.mark.parametrize(("beta1", "beta2", "eps"), [(0.9, 0.999, 1e-8), (0.0, 0.99, 1e-3), (0.5, 0.0, 1e-20)])
-def test_adam_is_torchs(beta1: float, beta2: float, eps: float) -> None:
-    """Weights (R, M, P) in two pieces, each run with its own learning rate."""
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "eps", "scale"),
+    [(0.9, 0.999, 1e-8, 1.0), (0.0, 0.99, 1e-3, 1.0), (0.5, 0.0, 1e-20, 1.0), (0.9, 0.999, 1e-300, 1e-165)],
+)
+def test_adam_is_torchs(beta1: float, beta2: float, eps: float, scale: float) -> None:
+    """Weights (R, M, P) in two pieces, each run with its own learning rate; also where squares are too small to be."""
     random, rates = torch.Generator().manual_seed(0), torch.tensor([1e-1, 1e-3], dtype=torch.float64)
     weights = torch.rand((2, 3, 5), generator=random, dtype=torch.float64)
     moments = tuple(torch.zeros_like(weights) for _ in range(2))
@@ -68,7 +71,7 @@ def test_adam_is_torchs(beta1: float, beta2: float, eps: float) -> None:
     groups = [{"params": [own], "lr": float(rate)} for own, rate in zip(its, rates, strict=True)]
     reference, own = torch.optim.Adam(groups, betas=(beta1, beta2), eps=eps), Adam({}, beta1, beta2, eps)
     for step in range(1, 6):
-        gradients = torch.randn(weights.shape, generator=random, dtype=torch.float64) * 10.0 ** (-2 * step)
+        gradients = torch.randn(weights.shape, generator=random, dtype=torch.float64) * 10.0 ** (-2 * step) * scale
         for parameter, gradient in zip(its, gradients, strict=True):
             parameter.grad = gradient.clone()
         reference.step()
