@@ -213,17 +213,6 @@ def check_refused(results: Path, *arguments: str, fault: Fault | None = None) ->
     return line
 
 
-def check_whole(folder: Path) -> None:
-    """Whatever was interrupted, each CSV file is whole and no run stands twice in runs.csv."""
-    for path in folder.glob("*.csv"):
-        lines = path.read_bytes().split(b"\n")
-        assert lines[-1] == b"" and len({line.count(b",") for line in lines[:-1]}) == 1, path
-    runs = folder / "runs.csv"
-    if runs.exists():
-        keys = [line.split(",")[:3] for line in runs.read_text().splitlines()]
-        assert all(keys.count(key) == 1 for key in keys), keys
-
-
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of this size; the test is skipped if it cannot be made."""

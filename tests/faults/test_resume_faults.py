@@ -132,14 +132,6 @@ def test_full_disk(seed: int, filled: int, runs: int, disk: Path) -> None:
     assert f"{runs} of 4 runs to train" in attempt.out and f"after episode {filled - 1}\n" in attempt.out
 
 
-def test_disk_full_for_a_while(disk: Path) -> None:
-    def fault() -> None:
-        before_episode(5, lambda _: fill(disk))
-        before_episode(25, lambda _: (disk / "filler").unlink())
-
-    assert "No space left on device" in "".join(check_ends(disk, fault=fault).lines())
-
-
 def test_full_before_the_start(disk: Path) -> None:
     fill(disk)
     attempt = Attempt(disk)
@@ -204,11 +196,18 @@ def test_mirror_that_cannot_be_read_is_refused(lost: str, name: str, damage: str
     assert str(path.parent) in line and (damage == "truncated" or "Is a directory" in line)
 
 
-def test_mirror_of_another_folder_is_refused(stopped: Path) -> None:
-    """Though it is of the same configuration and the same runs: two would take turns in it."""
-    other = Path(shutil.copytree(stopped, stopped.with_name("other")))
+def test_mirror_that_must_not_be_replaced(stopped: Path) -> None:
+    drive, other = stopped / "drive", Path(shutil.copytree(stopped, stopped.with_name("other")))
+    before = tree(stopped)
     (study_folder(other) / mirror.OWNER).write_text("another")
-    assert str(study_folder(stopped / "drive")) in check_refused(other, "--mirror", str(stopped / "drive"))
+    # Of another folder, though of the same configuration and runs: two would take turns in it.
+    assert str(study_folder(drive)) in check_refused(other, "--mirror", str(drive))
+    assert "gamma 0.99 there, 0.5 asked" in check_refused(other / "new", "--gamma", "0.5", "--mirror", str(drive))
+    assert "--mirror" in check_refused(stopped, "--mirror", str(stopped))
+    assert tree(stopped) == before
+    runs = study_folder(stopped) / "runs.csv"
+    runs.write_text("".join(runs.read_text().splitlines(keepends=True)[:-1]))
+    assert f"results that {study_folder(stopped)} lacks" in check_refused(stopped, "--mirror", str(drive))
 
 
 def before_formats(manifest: Path) -> None:

@@ -160,6 +160,8 @@ def test_failing_disk_keeps_the_earlier_generations(
         save(checkpoints, 3)
     assert names(folder) == generation(1, 2)
     assert loaded_number(checkpoints) == 2
+    save(checkpoints, 4)
+    assert loaded_number(checkpoints) == 4
 
 
 def test_nothing_here_and_an_unreadable_mirror_is_refused(

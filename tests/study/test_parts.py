@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from faults.resume_helpers import (
     Attempt,
-    check_refused,
     csv_bytes,
     fill,
     small_disk,
@@ -30,7 +29,6 @@ from common.study import merge
 from common.study.interruption import EXIT_INTERRUPTED
 from common.study.lock import FolderLock, LockError
 from common.study.parts import Part, split
-from common.study.runner import show_study
 
 PAIRS = ["--actor-lrs", "0.1", "0.01", "--critic-lrs", "0.1", "0.01"]  # eight runs with both seeds
 
@@ -105,15 +103,6 @@ def test_merged_as_in_one_piece(count: int, tmp_path: Path) -> None:
         assert [name for name in whole if merged[name] != whole[name]] in ([], ["runs.csv"])  # wall_seconds
         check_same_as_in_one_piece(folder)
         assert tree(folder / "parts") == parts
-
-
-def test_figures_as_in_one_piece(study: Path, tmp_path: Path) -> None:
-    merge.merge(study)
-    show_study(study)
-    whole = Path(shutil.copytree(study_folder(Path(in_one_piece().name)), tmp_path / "whole"))
-    show_study(whole)
-    drawn = sorted(path.name for path in whole.glob("*.png"))
-    assert len(drawn) == 4 and all((study / name).read_bytes() == (whole / name).read_bytes() for name in drawn)
 
 
 def test_a_part_goes_on_from_its_own_checkpoint_and_mirror(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from faults.resume_helpers import (
     before_episode,
     check_ended,
     check_ends,
-    check_whole,
     csv_bytes,
     die,
     stop_before,
@@ -53,7 +52,6 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         attempt = Attempt(folder)
         while attempt.wait(chance.uniform(0, longest)) is None and killed < KILLS:
             killed += attempt.kill() == -signal.SIGKILL
-            check_whole(study_folder(folder))
             attempt = Attempt(folder)
         assert attempt.wait() == 0, attempt.lines()
         check_ended(folder)
@@ -115,7 +113,6 @@ def test_killed_at_this_moment(moment: str, tmp_path: Path) -> None:
     fault, trace = MOMENTS[moment]
     assert Attempt(tmp_path, fault=fault).wait() == -signal.SIGKILL
     assert list(study_folder(tmp_path).glob(trace))
-    check_whole(study_folder(tmp_path))
     out = check_ends(tmp_path).out
     assert moment != "finished run in an older checkpoint" or "going on with 0 runs" in out  # it is not trained again
 

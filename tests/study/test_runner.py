@@ -67,8 +67,6 @@ class Rows:
         self.runs |= {key: summary for key, (_, summary) in runs.items()}
 
 
-
-
 def train(config: StudyConfig, keys: list[RunKey], after_episode: Callable[[Engine], None] = lambda _: None) -> Rows:
     """Train, and look at the engine after each episode."""
     rows = Rows()
