@@ -286,5 +286,7 @@ def test_another_computer_is_a_warning(stopped: Path) -> None:
         versions = runtime.versions()
         runtime.versions = lambda: {**versions, "torch_version": "1.0"}
 
-    (line,) = check_ends(stopped, fault=fault).lines()
+    attempt = Attempt(stopped, fault=fault)
+    assert attempt.wait() == 0
+    (line,) = attempt.lines()
     assert "torch_version" in line and "1.0 now" in line and "commit" not in line
