@@ -93,11 +93,11 @@ def test_damaged_checkpoints(damaged: str, stopped: Path) -> None:
 
 RESULTS_DAMAGED = [
     ("study.json", lambda text: text[:-7]),
-    ("gradient_norms.csv", lambda text: text[:-7]),
-    ("runs.csv", lambda text: text[:-7]),
+    ("evaluations.csv", lambda text: text[:-2]),  # in the middle of a number
+    ("runs.csv", lambda text: text[:-2]),
     ("runs.csv", lambda text: ""),
-    ("stopping_episodes.csv", lambda text: ""),
-    ("evaluations.csv", lambda text: text.splitlines(keepends=True)[0]),  # without the rows of a finished run
+    ("gradient_norms.csv", lambda text: ""),
+    ("stopping_episodes.csv", lambda text: text.splitlines(keepends=True)[0]),  # without the rows of a finished run
 ]
 
 

@@ -29,7 +29,7 @@ class Copied:
         monkeypatch.setattr(mirror.time, "sleep", self.waited.append)
         (self.study / "checkpoint").mkdir(parents=True)
         (self.study / "policies").mkdir()
-        for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".runs.csv.partial"):
+        for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".lock.json"):
             (self.study / name).write_text(f"{name} 1\n")
 
     def _write(self, path: Path, data: object) -> None:
@@ -139,7 +139,7 @@ def test_results_come_whole_and_runs_csv_last(copied: Copied) -> None:
     """Policies, which never change, come once; a reader keeps the old file whole."""
     (copied.study / "policies" / "1.pt").write_text("1.pt 1\n")
     assert copied.push_results()
-    # The owner, here and there, then all but notes.txt and the partial file.
+    # The owner, here and there, then all but notes.txt and .lock.json.
     assert copied.written[:2] == [mirror.OWNER, mirror.OWNER] and copied.written[-1] == "runs.csv"
     assert sorted(copied.written[2:]) == ["1.pt", "curve.png", "rewards.csv", "runs.csv", "study.json"]
     with (copied.drive / "rewards.csv").open() as reader:
