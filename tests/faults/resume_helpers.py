@@ -12,13 +12,13 @@ import errno
 import faulthandler
 import functools
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,10 +40,9 @@ ARGUMENTS = (
     "--runs-per-shard 2 --log-every 5 --eval-every 10 --eval-episodes 1 --actor-hidden 16 8 --critic-hidden 32 16 "
     "--checkpoint-minutes 0.06 --threads 1 --device cpu"
 ).split()
-SAVED_EVERY = 4  # episodes; see Attempt._prepare
 DIVERGING = RunKey(1, 0.1, 0.01)  # gets a NaN before the episode below, so its shard goes on without it
 DIVERGES_AT = 15
-PATIENCE = 100.0  # seconds; a process that takes longer hangs
+PATIENCE = 100.0  # seconds; a process that takes longer hangs: it prints where and ends
 
 Fault = Callable[[], None]
 
@@ -54,40 +53,20 @@ class Attempt:
     def __init__(self, results: Path, *arguments: str, fault: Fault | None = None):
         """Start it; `results` is the --results-dir, `arguments` come after the study's."""
         self._printed = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (without names to remove twice)
-        self.code: int | None = None
         references()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run([*ARGUMENTS, "--results-dir", str(results), *arguments], fault)
+        command = [*ARGUMENTS, "--results-dir", str(results), *arguments]
+        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(command, fault))
+        self.process.start()
 
-    def wait(self, seconds: float = PATIENCE) -> int | None:
+    def wait(self, seconds: float | None = None) -> int | None:
         """Exit code, negative for a signal; None if it goes on for longer than `seconds`."""
-        end = time.monotonic() + seconds
-        while self.code is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
-                return None
-            else:
-                time.sleep(0.0005)
-        return self.code
+        self.process.join(seconds)
+        return self.process.exitcode
 
-    def end(self) -> int:
-        """Exit code of a process that must end by itself."""
-        code = self.wait()
-        if code is None:
-            os.kill(self.pid, signal.SIGUSR1)  # prints where
-            time.sleep(1.0)
-            self.kill()
-            raise AssertionError("\n".join(["hangs", *self.lines()]))
-        return code
-
-    def kill(self) -> None:
-        """Send SIGKILL and wait; its exit code tells whether it ended by itself just before."""
-        if self.code is None:
-            os.kill(self.pid, signal.SIGKILL)  # not waited for yet, so the pid is still its own
-        self.wait()
+    def kill(self) -> int:
+        """Send SIGKILL; its exit code tells whether it ended by itself just before."""
+        self.process.kill()
+        return self.wait()
 
     @property
     def out(self) -> str:
@@ -102,27 +81,18 @@ class Attempt:
         file = self._printed[number].fileno()
         return os.pread(file, os.fstat(file).st_size, 0).decode()  # the position is shared with the process that writes
 
-    def _run(self, arguments: list[str], fault: Fault | None) -> None:
-        code = 70
-        try:
-            sys.stdout, sys.stderr = (open(f.fileno(), "w", buffering=1) for f in self._printed)  # noqa: SIM115
-            for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
-                os.dup2(stream.fileno(), number)
-            faulthandler.register(signal.SIGUSR1, sys.stderr)
-            self._prepare()
-            if fault:
-                fault()
-            runner.main(EXPERIMENT, arguments)
-            code = 0
-        except SystemExit as leave:
-            code = leave.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+    def _run(self, command: list[str], fault: Fault | None) -> None:
+        for number, file in enumerate(self._printed, start=1):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        self._prepare()
+        if fault:
+            fault()
+        runner.main(EXPERIMENT, command)
 
     def _prepare(self) -> None:
-        """Let an episode seem to take a second; leave out what takes long; let one run diverge."""
+        """Let an episode seem to take a second (every fourth is saved); skip what takes long; let one run diverge."""
         seconds = itertools.count()
         shard.time = SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=time.perf_counter)
         runner.evaluate_references = lambda config, seeds: [found for found in references() if found.seed in seeds]
@@ -143,6 +113,11 @@ def before_episode(episode: int, action: Callable[[Engine], None], seed: int = 2
         return train_episode(engine, *arguments, **options)
 
     Engine.train_episode = train
+
+
+def stop_before(episode: int, number: int = signal.SIGTERM, seed: int = 2) -> Fault:
+    """Ask to stop, with this signal, at that moment."""
+    return lambda: before_episode(episode, lambda _: os.kill(os.getpid(), number), seed)
 
 
 def poison(engine: Engine, key: RunKey = DIVERGING) -> None:
@@ -202,8 +177,7 @@ def expected() -> dict[str, bytes]:
     """What every study must end with: the CSV files of one that nothing disturbed."""
     with tempfile.TemporaryDirectory() as results:
         attempt = Attempt(Path(results))
-        assert attempt.end() == 0, attempt.lines()
-        assert attempt.lines() == []
+        assert attempt.wait() == 0 and attempt.lines() == [], attempt.lines()
         found = csv_bytes(study_folder(Path(results)))
     rows = found["runs.csv"].decode().splitlines()[1:]
     assert [",diverged," in row for row in rows] == [False, True, False, False] and len(found) == 7
@@ -221,10 +195,10 @@ def check_ended(results: Path) -> None:
     assert left == {"study.json"}, left
 
 
-def check_ends(results: Path, *arguments: str) -> Attempt:
+def check_ends(results: Path, *arguments: str, fault: Fault | None = None) -> Attempt:
     """The same command goes on and ends with the expected bytes."""
-    attempt = Attempt(results, *arguments)
-    assert attempt.end() == 0, attempt.lines()
+    attempt = Attempt(results, *arguments, fault=fault)
+    assert attempt.wait() == 0, attempt.lines()
     check_ended(results)
     return attempt
 
@@ -233,21 +207,10 @@ def check_refused(results: Path, *arguments: str, fault: Fault | None = None) ->
     """One line, exit code 2, nothing changed; the line."""
     before = tree(results)
     attempt = Attempt(results, *arguments, fault=fault)
-    assert attempt.end() == 2
-    assert len(attempt.lines()) == 1, attempt.lines()
+    assert attempt.wait() == 2, attempt.lines()
+    (line,) = attempt.lines()
     assert tree(results) == before
-    return attempt.lines()[0]
-
-
-def check_whole(folder: Path) -> None:
-    """Whatever was interrupted, each CSV file is whole and no run stands twice in runs.csv."""
-    for path in folder.glob("*.csv"):
-        lines = path.read_bytes().split(b"\n")
-        assert lines[-1] == b"" and len({line.count(b",") for line in lines[:-1]}) == 1, path
-    runs = folder / "runs.csv"
-    if runs.exists():
-        keys = [line.split(",")[:3] for line in runs.read_text().splitlines()]
-        assert all(keys.count(key) == 1 for key in keys), keys
+    return line
 
 
 @contextlib.contextmanager

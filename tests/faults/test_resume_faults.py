@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from faults.resume_helpers import (
-    SAVED_EVERY,
     Attempt,
     before_episode,
     check_ended,
@@ -28,19 +25,20 @@ from faults.resume_helpers import (
     expected,
     fill,
     small_disk,
+    stop_before,
     study_folder,
     tree,
 )
 
-from common.study import mirror
+from common.study import checkpoint, mirror
 from common.study.interruption import EXIT_INTERRUPTED
 from common.training import runtime
 
 STOPPED_AT = 25  # episode of the second shard
 
 
-def copy_at_once() -> None:
-    """Let each checkpoint reach the mirror before training goes on."""
+def ask_to_stop() -> None:
+    """Each checkpoint reaches the mirror before training goes on."""
     push = mirror.Mirror.push
 
     def push_and_wait(self: mirror.Mirror, manifest: Path) -> None:
@@ -48,11 +46,7 @@ def copy_at_once() -> None:
         assert self.flush(60)
 
     mirror.Mirror.push = push_and_wait
-
-
-def ask_to_stop() -> None:
-    copy_at_once()
-    before_episode(STOPPED_AT, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    stop_before(STOPPED_AT)()
 
 
 @functools.cache
@@ -60,8 +54,9 @@ def interrupted_study() -> tempfile.TemporaryDirectory:
     """A study with a mirror that was stopped when half of its runs were finished, with two checkpoints."""
     folder = tempfile.TemporaryDirectory()
     attempt = Attempt(Path(folder.name), "--mirror", f"{folder.name}/drive", fault=ask_to_stop)
-    assert attempt.end() == EXIT_INTERRUPTED, attempt.lines()
-    assert len(generations(Path(folder.name))) == len(generations(Path(folder.name, "drive"))) == 2
+    assert attempt.wait() == EXIT_INTERRUPTED, attempt.lines()
+    for results in (Path(folder.name), Path(folder.name, "drive")):
+        assert [saved_episode(data) for data in generations(results)] == [STOPPED_AT - 1, STOPPED_AT]
     return folder
 
 
@@ -80,54 +75,41 @@ def saved_episode(data: Path) -> int:
     return json.loads(data.with_suffix(".json").read_text())["body"]["meta"]["counters"]["episode"]
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
 def flip_bit(path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 16
     path.write_bytes(damaged)
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def remove_manifest(data: Path) -> None:
-    data.with_suffix(".json").unlink()
-
-
-@pytest.mark.parametrize("damage", [flip_bit, remove_manifest])  # more of them in test_checkpoint.py
-def test_damaged_newest_checkpoint(damage: Callable[[Path], None], stopped: Path) -> None:
-    before, newest = generations(stopped)
-    assert (saved_episode(before), saved_episode(newest)) == (STOPPED_AT - 1, STOPPED_AT)
-    assert (STOPPED_AT - 1) % SAVED_EVERY == 0
-    damage(newest)
-    attempt = check_ends(stopped)
-    assert f"after episode {STOPPED_AT - 1}\n" in attempt.out
-    # Data without a manifest is what a kill between the two leaves: no damage.
-    assert [str(newest.with_suffix("")) in line for line in attempt.lines()] == [True] * (damage is flip_bit)
-
-
-def test_all_checkpoints_damaged(stopped: Path) -> None:
-    for data in generations(stopped):
+@pytest.mark.parametrize("damaged", ["newest", "all"])  # other damages: test_checkpoint.py
+def test_damaged_checkpoints(damaged: str, stopped: Path) -> None:
+    paths = generations(stopped)[-1 if damaged == "newest" else 0 :]
+    for data in paths:
         flip_bit(data)
     attempt = check_ends(stopped)
-    assert len(attempt.lines()) == 2 and "going on" not in attempt.out
-    assert "2 of 4 runs to train" in attempt.out
+    assert len(attempt.lines()) == len(paths) and "2 of 4 runs to train" in attempt.out
+    assert (f"after episode {STOPPED_AT - 1}\n" in attempt.out) == (damaged == "newest")
 
 
-@pytest.mark.parametrize("name", ["stopping_episodes.csv", "gradient_norms.csv", "evaluations.csv", "runs.csv"])
-@pytest.mark.parametrize("damage", [truncate, empty])
-def test_damaged_results_are_refused(name: str, damage: Callable[[Path], None], stopped: Path) -> None:
-    damage(study_folder(stopped) / name)
+RESULTS_DAMAGED = [
+    ("study.json", lambda text: text[:-7]),
+    ("evaluations.csv", lambda text: text[:-2]),  # in the middle of a number
+    ("runs.csv", lambda text: text[:-2]),
+    ("runs.csv", lambda text: ""),
+    ("gradient_norms.csv", lambda text: ""),
+    ("stopping_episodes.csv", lambda text: text.splitlines(keepends=True)[0]),  # without the rows of a finished run
+]
+
+
+@pytest.mark.parametrize(("name", "damaged"), RESULTS_DAMAGED)
+def test_damaged_results_are_refused(name: str, damaged: Callable[[str], str], stopped: Path) -> None:
+    path = study_folder(stopped) / name
+    path.write_text(damaged(path.read_text()))
     assert name in check_refused(stopped)
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe\n\x00garbage\n", b"seed\nxx,random\n"])
-def test_damaged_reference_policies(text: bytes, stopped: Path) -> None:
-    (study_folder(stopped) / "reference_policies.csv").write_bytes(text)
+def test_damaged_reference_policies(stopped: Path) -> None:
+    (study_folder(stopped) / "reference_policies.csv").write_bytes(b"\xff\xfe\n\x00garbage\n")
     check_ends(stopped)
 
 
@@ -141,7 +123,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk(seed: int, filled: int, runs: int, disk: Path) -> None:
     """Checkpoints fail with a warning each, then a finished run cannot be written: exit code 1."""
     attempt = Attempt(disk, fault=lambda: before_episode(filled, lambda _: fill(disk), seed))
-    assert attempt.end() == 1
+    assert attempt.wait() == 1
     *warnings, last = attempt.lines()
     assert last.startswith("error: ") and "No space left on device" in last
     assert warnings and all("No space left on device" in line and "warning: " in line for line in warnings)
@@ -150,33 +132,19 @@ def test_full_disk(seed: int, filled: int, runs: int, disk: Path) -> None:
     assert f"{runs} of 4 runs to train" in attempt.out and f"after episode {filled - 1}\n" in attempt.out
 
 
-def test_disk_full_for_a_while(disk: Path) -> None:
-    def fault() -> None:
-        before_episode(5, lambda _: fill(disk))
-        before_episode(25, lambda _: (disk / "filler").unlink())
-
-    attempt = Attempt(disk, fault=fault)
-    assert attempt.end() == 0, attempt.lines()
-    assert "No space left on device" in "".join(attempt.lines())
-    check_ended(disk)
-
-
 def test_full_before_the_start(disk: Path) -> None:
     fill(disk)
     attempt = Attempt(disk)
-    assert attempt.end() in (1, 2)
+    assert attempt.wait() in (1, 2)
     assert len(attempt.lines()) == 1 and "No space left on device" in attempt.lines()[0]
     (disk / "filler").unlink()
     check_ends(disk)
 
 
 def test_read_only_folder(disk: Path) -> None:
-    assert Attempt(disk, fault=ask_to_stop).end() == EXIT_INTERRUPTED
-    remount = ["mount", "-o", "remount,ro", str(disk)]
-    subprocess.run(remount, check=True)
+    assert Attempt(disk, fault=ask_to_stop).wait() == EXIT_INTERRUPTED
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert "Read-only file system" in check_refused(disk)
-    subprocess.run([*remount[:2], "remount,rw", str(disk)], check=True)
-    check_ends(disk)
 
 
 def test_failing_mirror(tmp_path: Path) -> None:
@@ -189,9 +157,7 @@ def test_failing_mirror(tmp_path: Path) -> None:
 
         mirror.write_atomically = failing
 
-    attempt = Attempt(tmp_path, "--mirror", str(drive), fault=lambda: before_episode(5, break_mirror))
-    assert attempt.end() == 0, attempt.lines()
-    check_ended(tmp_path)
+    attempt = check_ends(tmp_path, "--mirror", str(drive), fault=lambda: before_episode(5, break_mirror))
     broken, incomplete = attempt.lines()
     assert os.strerror(errno.ENOTCONN) in broken and "not complete" in incomplete
     # It works again: the same command completes it.
@@ -215,47 +181,40 @@ def test_restored_from_the_mirror(lost: str, stopped: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["nothing", "all"])
-@pytest.mark.parametrize("name", ["study.json", "runs.csv"])
-@pytest.mark.parametrize("damage", ["EIO", "truncated"])
+@pytest.mark.parametrize(("name", "damage"), [("study.json", "truncated"), ("runs.csv", "unreadable")])
 def test_mirror_that_cannot_be_read_is_refused(lost: str, name: str, damage: str, stopped: Path) -> None:
     """What it holds is not known then, so it must not be replaced."""
-    drive = stopped / "drive"
-    path = study_folder(drive) / name
-    whole, read = path.read_bytes(), Path.read_text
-
-    def failing(self: Path) -> str:
-        if self == path:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
-        return read(self)
-
-    def fault() -> None:
-        if damage == "EIO":
-            Path.read_text = failing
-
+    path = study_folder(stopped / "drive") / name
     if damage == "truncated":
-        truncate(path)
+        path.write_bytes(path.read_bytes()[:-7])
+    else:
+        path.unlink()
+        path.mkdir()
     if lost == "all":
         shutil.rmtree(study_folder(stopped))
-    line = check_refused(stopped, "--mirror", str(drive), fault=fault)
-    assert str(study_folder(drive)) in line and (damage != "EIO" or os.strerror(errno.EIO) in line)
-    path.write_bytes(whole)
-    check_ends(stopped, "--mirror", str(drive))
+    line = check_refused(stopped, "--mirror", str(stopped / "drive"))
+    assert str(path.parent) in line and (damage == "truncated" or "Is a directory" in line)
 
 
-def test_mirror_of_another_folder_is_refused(stopped: Path) -> None:
-    """Though it is of the same configuration and the same runs: two would take turns in it."""
-    other = Path(shutil.copytree(stopped, stopped.with_name("other")))
+def test_mirror_that_must_not_be_replaced(stopped: Path) -> None:
+    drive, other = stopped / "drive", Path(shutil.copytree(stopped, stopped.with_name("other")))
+    before = tree(stopped)
     (study_folder(other) / mirror.OWNER).write_text("another")
-    assert str(study_folder(stopped / "drive")) in check_refused(other, "--mirror", str(stopped / "drive"))
+    # Of another folder, though of the same configuration and runs: two would take turns in it.
+    assert str(study_folder(drive)) in check_refused(other, "--mirror", str(drive))
+    assert "gamma 0.99 there, 0.5 asked" in check_refused(other / "new", "--gamma", "0.5", "--mirror", str(drive))
+    assert "--mirror" in check_refused(stopped, "--mirror", str(stopped))
+    assert tree(stopped) == before
+    runs = study_folder(stopped) / "runs.csv"
+    runs.write_text("".join(runs.read_text().splitlines(keepends=True)[:-1]))
+    assert f"results that {study_folder(stopped)} lacks" in check_refused(stopped, "--mirror", str(drive))
 
 
 def before_formats(manifest: Path) -> None:
     """Rewrite a manifest as the first version of this code did."""
-    body = json.loads(manifest.read_text())["body"]
+    body = checkpoint._read_manifest(manifest)
     old = {"identity": body["study"], "environment": body["provenance"], "data": body["data"], "meta": body["meta"]}
-    text = json.dumps(old)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    manifest.write_text(f'{{"sha256": "{digest}", "body": {text}}}\n')
+    checkpoint._write_manifest(manifest, old)
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the folder", "all but the mirror's checkpoint"])
@@ -290,10 +249,9 @@ def test_second_process_while_one_trains(tmp_path: Path) -> None:
     while not held.exists():
         assert first.wait(0.01) is None, first.lines()
     for options in ([], ["--fresh"]):
-        line = check_refused(tmp_path, *options)
-        assert f"pid {first.pid} on host {socket.gethostname()}, since 2" in line
+        assert f"pid {first.process.pid} on host {socket.gethostname()}, since 2" in check_refused(tmp_path, *options)
     go.touch()
-    assert first.end() == 0 and first.lines() == []
+    assert first.wait() == 0 and first.lines() == []
     check_ended(tmp_path)
 
 
@@ -316,13 +274,11 @@ def test_another_configuration_is_refused(lost: str, stopped: Path) -> None:
             path.unlink()
     line = check_refused(stopped, "--gamma", "0.5")
     assert "gamma 0.99 there, 0.5 asked" in line and "tau" not in line and str(study_folder(stopped)) in line
-    check_ends(stopped)
 
 
 def test_runs_that_were_not_asked_for_are_refused(stopped: Path) -> None:
     line = check_refused(stopped, "--seeds", "1", "3")
     assert "seed=2" in line and "--fresh" in line
-    check_ends(stopped)
 
 
 def test_another_computer_is_a_warning(stopped: Path) -> None:
@@ -331,6 +287,6 @@ def test_another_computer_is_a_warning(stopped: Path) -> None:
         runtime.versions = lambda: {**versions, "torch_version": "1.0"}
 
     attempt = Attempt(stopped, fault=fault)
-    assert attempt.end() == 0
+    assert attempt.wait() == 0
     (line,) = attempt.lines()
     assert "torch_version" in line and "1.0 now" in line and "commit" not in line

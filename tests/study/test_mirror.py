@@ -29,7 +29,7 @@ class Copied:
         monkeypatch.setattr(mirror.time, "sleep", self.waited.append)
         (self.study / "checkpoint").mkdir(parents=True)
         (self.study / "policies").mkdir()
-        for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".runs.csv.partial"):
+        for name in ("study.json", "rewards.csv", "runs.csv", "curve.png", "notes.txt", ".lock.json"):
             (self.study / name).write_text(f"{name} 1\n")
 
     def _write(self, path: Path, data: object) -> None:
@@ -51,6 +51,11 @@ class Copied:
         self.mirror.push(self.save(number))
         return self.mirror.flush(10)
 
+    def push_results(self) -> bool:
+        """Whether they arrive."""
+        self.mirror.push_results(self.study)
+        return self.mirror.flush(10)
+
     def checkpoints(self) -> dict[str, bytes]:
         """What the mirror has of them."""
         return {path.name: path.read_bytes() for path in self.drive.glob("checkpoint/*")}
@@ -61,22 +66,19 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copied:
     return Copied(tmp_path, monkeypatch)
 
 
-def whole(*numbers: int, first: int) -> dict[str, bytes]:
-    """The mirror's checkpoints after copies of these, numbered from `first` there."""
-    files = {}
-    for place, number in enumerate(numbers, start=first):
-        files[f"checkpoint-{place:06d}.data"] = b"%d" % number * 1000
-        files[f"checkpoint-{place:06d}.json"] = b"manifest of %d" % number
-    return files
+def whole(generations: dict[int, int]) -> dict[str, bytes]:
+    """The mirror's checkpoints: of its own numbers, those of the study that they are copies of."""
+    data = {f"checkpoint-{own:06d}.data": b"%d" % number * 1000 for own, number in generations.items()}
+    return data | {f"checkpoint-{own:06d}.json": b"manifest of %d" % number for own, number in generations.items()}
 
 
 def test_two_generations_are_kept_under_new_names(copied: Copied) -> None:
     for number in (5, 6, 7):
         assert copied.push(number)
-    assert copied.checkpoints() == whole(6, 7, first=2)
+    assert copied.checkpoints() == whole({2: 6, 3: 7})
     copied.mirror = Mirror(copied.drive, warn=print)
     assert copied.push(1)
-    assert copied.checkpoints() == {**whole(7, first=3), **whole(1, first=4)}
+    assert copied.checkpoints() == whole({3: 7, 4: 1})
 
 
 @pytest.mark.parametrize("suffix", [".data", ".json"])
@@ -88,10 +90,10 @@ def test_failures(copied: Copied, suffix: str) -> None:
     copied.failures = 1000
     for number in (3, 4, 5):
         assert not copied.push(number)
-        assert copied.checkpoints() == whole(1, 2, first=1)
+        assert copied.checkpoints() == whole({1: 1, 2: 2})
     assert len(copied.warnings) == 1 and "endpoint is not connected" in copied.warnings[0]
     copied.failures = 0
-    assert copied.push(6) and copied.checkpoints() == whole(2, 6, first=2)
+    assert copied.push(6) and copied.checkpoints() == whole({2: 2, 3: 6})
     copied.failures = 1000
     assert not copied.push(7) and len(copied.warnings) == 2  # another episode
 
@@ -126,7 +128,7 @@ def test_nobody_waits_for_a_copy_and_only_the_newest_checkpoint_waits(
         path.unlink()
     go.set()
     assert copied.mirror.flush(10)
-    assert copied.checkpoints() == whole(1, 3, first=1) and len(copied.written) == 4
+    assert copied.checkpoints() == whole({1: 1, 2: 3}) and len(copied.written) == 4
     manifest = copied.save(4)
     manifest.unlink()  # before its copy begins
     copied.mirror.push(manifest)
@@ -134,41 +136,36 @@ def test_nobody_waits_for_a_copy_and_only_the_newest_checkpoint_waits(
 
 
 def test_results_come_whole_and_runs_csv_last(copied: Copied) -> None:
-    copied.mirror.push_results(copied.study)
-    assert copied.mirror.flush(10)
-    assert copied.written[:2] == [mirror.OWNER, mirror.OWNER] and len(copied.written) == 6  # here and there
-    assert sorted(copied.written[2:]) == ["curve.png", "rewards.csv", "runs.csv", "study.json"]
-    assert copied.written[-1] == "runs.csv"
-    assert all((copied.drive / name).read_text() == f"{name} 1\n" for name in copied.written[2:])
+    """Policies, which never change, come once; a reader keeps the old file whole."""
+    (copied.study / "policies" / "1.pt").write_text("1.pt 1\n")
+    assert copied.push_results()
+    # The owner, here and there, then all but notes.txt and .lock.json.
+    assert copied.written[:2] == [mirror.OWNER, mirror.OWNER] and copied.written[-1] == "runs.csv"
+    assert sorted(copied.written[2:]) == ["1.pt", "curve.png", "rewards.csv", "runs.csv", "study.json"]
     with (copied.drive / "rewards.csv").open() as reader:
         (copied.study / "rewards.csv").write_text("longer\n")
-        copied.mirror.push_results(copied.study)
-        assert copied.mirror.flush(10) and (copied.drive / "rewards.csv").read_text() == "longer\n"
-        assert reader.read() == "rewards.csv 1\n"  # a reader keeps the old file whole
-
-
-def test_policies_are_copied_once(copied: Copied) -> None:
-    for number in (1, 2):
-        (copied.study / "policies" / f"{number}.pt").write_text(f"policy {number}")
-        copied.mirror.push_results(copied.study)
-        assert copied.mirror.flush(10)
-        assert (copied.drive / "policies" / f"{number}.pt").read_text() == f"policy {number}"
+        (copied.study / "policies" / "2.pt").write_text("2.pt 1\n")
+        assert copied.push_results() and reader.read() == "rewards.csv 1\n"
     assert [name for name in copied.written if name.endswith(".pt")] == ["1.pt", "2.pt"]
-    assert copied.mirror.read_results()["policies/2.pt"] == b"policy 2"
+    assert copied.mirror.read_results() == {
+        "policies/1.pt": b"1.pt 1\n",
+        "policies/2.pt": b"2.pt 1\n",
+        "rewards.csv": b"longer\n",
+        "runs.csv": b"runs.csv 1\n",
+        "study.json": b"study.json 1\n",
+    }
 
 
 def test_another_study_takes_the_mirror_over(copied: Copied, tmp_path: Path) -> None:
     """From then on the first leaves it alone, with one warning."""
-    copied.mirror.push_results(copied.study)
-    assert copied.mirror.flush(10)
+    assert copied.push_results()
     other = tmp_path / "other"
     other.mkdir()
     (other / "runs.csv").write_text("other")
     second = Mirror(copied.drive, warn=print)
     second.push_results(other)
     assert second.flush(10) and mirror.read_owner(other) == second.owner() != mirror.read_owner(copied.study)
-    copied.mirror.push_results(copied.study)
-    assert not copied.push(1) and copied.checkpoints() == {}
+    assert not copied.push_results() and not copied.push(1) and copied.checkpoints() == {}
     assert (copied.drive / "runs.csv").read_text() == "other"
     assert len(copied.warnings) == 1 and "another study" in copied.warnings[0]
 
@@ -177,16 +174,15 @@ def test_results_are_taken_at_the_call_and_come_before_what_follows(copied: Copi
     """A mirror that has a checkpoint, or has removed one, must have the rows of the runs that it lacks."""
     assert copied.push(1)
     copied.ending, copied.failures = "runs.csv", 1000
-    copied.mirror.push_results(copied.study)
-    assert not copied.mirror.flush(10)
+    assert not copied.push_results()
     (copied.study / "runs.csv").write_text("lists a run whose rows were not there at the call\n")
     assert not copied.push(2)
     copied.mirror.clear()
     assert not copied.push(3)
-    assert copied.checkpoints() == whole(1, first=1) and not (copied.drive / "runs.csv").exists()
+    assert copied.checkpoints() == whole({1: 1}) and not (copied.drive / "runs.csv").exists()
     copied.failures = 0
     assert copied.mirror.flush(10)
     assert (copied.drive / "runs.csv").read_text() == "runs.csv 1\n"
-    assert copied.checkpoints() == whole(3, first=1)
+    assert copied.checkpoints() == whole({1: 3})
     copied.mirror.clear()
     assert copied.mirror.flush(10) and not (copied.drive / "checkpoint").exists()

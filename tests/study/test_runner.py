@@ -3,68 +3,54 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from faults.resume_helpers import poison
+from faults.resume_helpers import EXPERIMENT, csv_bytes, poison
 from helpers import CPU
 
 from common.agents.networks import Actor
 from common.agents.reports import EpisodeReport, RunKey
-from common.config import GRID, StudyConfig
-from common.experiment import Experiment
+from common.config import StudyConfig
+from common.recording import schema
 from common.recording.results import load_study
 from common.study.checkpoint import CheckpointError
 from common.study.runner import run_study
 from common.study.shard import Engine, Shard
 
-EXPERIMENT = Experiment(name="baseline", description="A test.")
-FILES = ("runs", "stopping_episodes", "gradient_norms", "saturation", "rewards", "evaluations")
-
-
-def rows_by_run(folder: Path) -> dict[tuple[str, str], str]:
-    """Text of every run's rows by (file, run key), without the wall time."""
-    found: dict[tuple[str, str], str] = {}
-    for name in FILES:
-        header, *lines = (folder / f"{name}.csv").read_text().splitlines()
-        cut = header.split(",").index("wall_seconds") if name == "runs" else None
-        for line in lines:
-            cells = line.split(",")
-            if cut:
-                del cells[cut]
-            key = (name, ",".join(cells[:3]))
-            found[key] = found.get(key, "") + ",".join(cells) + "\n"
-    return found
+REFERENCES = {seed: {"random": -2.0, "greedy_offload": -1.0} for seed in (1, 2)}
+SMALL = {"agents": 10, "batch_size": 16, "eval_episodes": 1, "eval_every": 10, "critic_hidden": (32, 16)}
 
 
 def test_rows_do_not_depend_on_the_grid_around_a_run(tmp_path: Path) -> None:
     """Alone, in a grid of 16 and in a grid split in two: the same bytes (full-size networks, float32)."""
-    options = {"episodes": 6, "log_every": 2, "eval_every": 3, "eval_episodes": 2}
-    whole = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "whole"), **options))
-    split = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "split"), runs_per_shard=8, **options))
-    alone = run_study(
-        EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "alone"), actor_lrs=(0.1,), critic_lrs=(1e-3,), **options)
-    )
-    assert rows_by_run(whole) == rows_by_run(split)
-    expected = {k: v for k, v in rows_by_run(whole).items() if k[1] == "42,0.1,0.001"}
-    assert len(expected) == len(FILES) and rows_by_run(alone) == expected
+
+    def trained(name: str, **more: object) -> dict[str, bytes]:
+        options = {"episodes": 6, "log_every": 2, "eval_every": 3, "eval_episodes": 2, **more}
+        return csv_bytes(run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / name), **options)))
+
+    def of_the_run(files: dict[str, bytes]) -> dict[str, list[bytes]]:
+        return {name: re.findall(rb"^42,0\.1,0\.001,.*", data, re.MULTILINE) for name, data in files.items()}
+
+    whole, alone = trained("whole"), trained("alone", actor_lrs=(0.1,), critic_lrs=(1e-3,))
+    assert whole == trained("split", runs_per_shard=8)
+    assert of_the_run(whole) == of_the_run(alone)
+    assert [name for name, rows in of_the_run(alone).items() if not rows] == [schema.REFERENCE_POLICIES]
 
 
 def test_seeds_can_be_added_later(tmp_path: Path) -> None:
-    options = {"agents": 10, "episodes": 4, "batch_size": 16, "actor_lrs": (1e-2,), "critic_lrs": (1e-2,)}
-    options |= {"eval_episodes": 1, "log_every": 2}
-    together = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "a"), seeds=(1, 2, 3), **options))
-    later = StudyConfig(results_dir=str(tmp_path / "b"), seeds=(3, 1), **options)
-    run_study(EXPERIMENT, later)
-    folder = run_study(EXPERIMENT, StudyConfig(results_dir=str(tmp_path / "b"), seeds=(2,), **options))
-    assert rows_by_run(folder) == rows_by_run(together)
-    reference = "reference_policies.csv"
-    assert (folder / reference).read_bytes() == (together / reference).read_bytes()
+    def trained(name: str, *seeds: int) -> dict[str, bytes]:
+        options = {"episodes": 4, "actor_lrs": (1e-2,), "critic_lrs": (1e-2,), "log_every": 2, **SMALL}
+        config = StudyConfig(results_dir=str(tmp_path / name), seeds=seeds, **options)
+        return csv_bytes(run_study(EXPERIMENT, config))
+
+    trained("later", 3, 1)
+    assert trained("later", 2) == trained("together", 1, 2, 3)
 
 
 class Rows:
@@ -79,10 +65,6 @@ class Rows:
     def add_runs(self, runs: dict[RunKey, tuple[dict, dict]]) -> None:
         self.tables |= {key: tables for key, (tables, _) in runs.items()}
         self.runs |= {key: summary for key, (_, summary) in runs.items()}
-
-
-REFERENCES = {seed: {"random": -2.0, "greedy_offload": -1.0} for seed in (1, 2)}
-SMALL = {"agents": 10, "batch_size": 16, "eval_episodes": 1, "eval_every": 10, "critic_hidden": (32, 16)}
 
 
 def train(config: StudyConfig, keys: list[RunKey], after_episode: Callable[[Engine], None] = lambda _: None) -> Rows:
@@ -185,40 +167,34 @@ def test_a_run_too_short_to_train() -> None:
     assert row["stopping_episode"] is None and row["final_saturation_ratio"] is None
 
 
-def test_networks_of_another_depth(tmp_path: Path) -> None:
-    """Layers that the networks do not have stay empty, further ones are appended."""
-    options = {**SMALL, "actor_hidden": (8,), "critic_hidden": (16, 8, 4), "episodes": 4}
-    config = StudyConfig(actor_lrs=(1e-2,), critic_lrs=(1e-2,), results_dir=str(tmp_path), **options)
-    rows = load_study(run_study(EXPERIMENT, config)).gradient_norms
-    assert rows.actor_fc3.isna().all() and (rows[["actor_fc2", "critic_fc3", "critic_fc4"]] > 0).all(axis=None)
-
-
 def test_written_study_reads_back(tmp_path: Path) -> None:
-    config = StudyConfig(episodes=6, actor_lrs=GRID[:2], critic_lrs=GRID[:1], results_dir=str(tmp_path), **SMALL)
+    """With networks of another depth: layers that they do not have stay empty, further ones are appended."""
+    options = {**SMALL, "actor_hidden": (8,), "critic_hidden": (16, 8, 4), "episodes": 6}
+    config = StudyConfig(actor_lrs=(1e-2, 1e-3), critic_lrs=(1e-2,), results_dir=str(tmp_path), **options)
     study = load_study(run_study(EXPERIMENT, config))
-    assert len(study.runs) == 2 and study.runs.status.eq("completed").all()
-    assert study.rewards.groupby(["actor_lr"]).size().eq(6).all()
-    assert list(study.evaluations.episode.unique()) == [0, 6]
-    assert pd.api.types.is_numeric_dtype(study.gradient_norms.actor_gradient_norm)
+    assert study.runs.status.tolist() == ["completed", "completed"]
+    assert study.rewards.groupby("actor_lr").episode.apply(list).tolist() == [list(range(1, 7))] * 2
+    assert study.evaluations.episode.tolist() == [0, 6, 0, 6]
+    norms = study.gradient_norms
+    assert norms.actor_fc3.isna().all() and (norms[["actor_fc2", "critic_fc3", "critic_fc4"]] > 0).all(axis=None)
 
 
 def test_saved_policies_are_those_of_plain_actors(tmp_path: Path) -> None:
-    """A run's own file; the first agent's state dict, in a plain module, acts as the engine's does."""
-    options = {"agents": 10, "episodes": 4, "batch_size": 16, "actor_lrs": (1e-2, 1e-3), "critic_lrs": (1e-2,)}
-    config = StudyConfig(results_dir=str(tmp_path), save_policy=True, eval_episodes=1, **options)
-    folder = run_study(EXPERIMENT, config)
-    names = {path.name for path in (folder / "policies").iterdir()}
-    assert names == {"seed42_actor0.01_critic0.01.pt", "seed42_actor0.001_critic0.01.pt"}
+    """A run's own file; each agent's state dict, in a plain module, acts as the engine's does."""
+    options = {**SMALL, "episodes": 4, "actor_lrs": (1e-2, 1e-3), "critic_lrs": (1e-2,), "save_policy": True}
+    config = StudyConfig(results_dir=str(tmp_path), **options)
+    folder = run_study(EXPERIMENT, config) / "policies"
+    name = "seed42_actor0.01_critic0.01.pt"
+    assert {path.name for path in folder.iterdir()} == {name, "seed42_actor0.001_critic0.01.pt"}
     engine = Engine(EXPERIMENT, config, [RunKey(42, 1e-2, 1e-2)], CPU)
     for _ in range(4):
         engine.train_episode()
     states = torch.rand(3, 7) * 100  # of every agent
-    tensors = engine.actors.tensors(slice(0, 1))
-    _, expected = engine.update.act(tensors, states[None, :, None].expand(1, 3, 10, 7))
-    policies = torch.load(folder / "policies" / "seed42_actor0.01_critic0.01.pt", weights_only=True)
+    _, expected = engine.update.act(engine.actors.tensors(slice(0, 1)), states[None, :, None].expand(1, 3, 10, 7))
+    policies = torch.load(folder / name, weights_only=True)
     assert len(policies) == 10
+    actor = Actor(config)
     for agent, state_dict in enumerate(policies):
-        actor = Actor(config)
         actor.load_state_dict(state_dict)
         with torch.no_grad():
             torch.testing.assert_close(actor.squash(actor(states)), expected[0, :, agent])

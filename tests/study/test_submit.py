@@ -17,17 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.resume_helpers import csv_bytes, study_folder, tree
+from faults.resume_helpers import ARGUMENTS, csv_bytes, study_folder, tree
 
 from common.study import lock
 from common.study.submit import main
 
 ROOT = Path(__file__).resolve().parents[2]
-EPISODES = 100
-STUDY = (
-    f"--agents 10 --batch-size 16 --episodes {EPISODES} --actor-lrs 0.01 0.1 --critic-lrs 0.01 --seeds 1 2 "
-    "--eval-episodes 1 --actor-hidden 16 8 --critic-hidden 32 16 --checkpoint-minutes 0.002 --threads 1 --device cpu"
-).split()
+STUDY = [*ARGUMENTS, "--episodes", "100", "--checkpoint-minutes", "0.002"]
 # In a process of its own, which ends with its standard input: its threads would not survive the forks of other tests.
 CLUSTER = """
 import sys, distributed
