@@ -101,10 +101,10 @@ def test_state_is_whole() -> None:
     """A tracker that goes on from another's state ends like it."""
     words = ["moved", "coasted", "coasted", "nothing", "nothing"]
     whole = observed(words)
-    half, rest = observed(words[:3]), tracker()
+    half, rest = observed(words[:4]), tracker()
     half.collect()
     rest.load(*half.state())
-    for episode, word in enumerate(words[3:], start=5):
+    for episode, word in enumerate(words[4:], start=6):
         rest.observe(report(episode, word))
     assert rest.agent_rows(0)[0][:4] == whole.agent_rows(0)[0][:4]
 
@@ -171,6 +171,6 @@ def test_a_diverged_run_has_no_score_but_a_best_evaluation() -> None:
 
 
 def test_logged_episodes() -> None:
-    logged = [episode for episode in range(1, 61) if is_logged(episode, 20)]
-    assert logged == [*range(2, 21), 40, 60]
+    logged = [episode for episode in range(1, 61) if is_logged(episode, 25)]
+    assert logged == [*range(2, 21), 25, 50]
     assert all(is_logged(episode, 1) for episode in range(1, 30))
