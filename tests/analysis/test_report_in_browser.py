@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +19,9 @@ from synthetic_study import edit, write_study
 from common.agents.layout import Layer
 from common.agents.optimizer import Adam
 from common.agents.remedies import LimitedAdam
-from common.analysis.comparison_statistics import pair_runs
+from common.analysis.comparison_statistics import CELL, pair_runs
 from common.analysis.report import ASSETS, report_page
+from common.analysis.statistics import t_test
 from common.recording import schema
 from common.recording.results import load_study
 
@@ -83,6 +86,12 @@ def cell(browser: webdriver.Chrome, row: int, column: int, table: int = 0) -> An
     return grid.find_element(By.CSS_SELECTOR, f'[data-row="{row}"][data-column="{column}"]')
 
 
+def type_episode(browser: webdriver.Chrome, episode: int) -> None:
+    field = browser.find_element(By.ID, "episode-number")
+    field.clear()
+    field.send_keys(str(episode))
+
+
 def readout(browser: webdriver.Chrome) -> dict[str, list[str]]:
     """Texts of the table of numbers by row."""
     rows = '[...document.querySelectorAll("#readout tbody tr")]'
@@ -125,13 +134,10 @@ def test_numbers_are_those_of_the_files(page: Open, tmp_path: Path) -> None:
         if picture != 1:  # of z the seeds are chosen one by one
             np.testing.assert_allclose(shown[f"{name}, seed 43"].loc[own[43].index], own[43], rtol=1e-3)
     choose(browser, "seed", "43")
-    np.testing.assert_allclose(
-        behind(browser, 1)["z 99%"], rows_of(folder, schema.SATURATION, 43, 1e-1, 1e-3)["z_q99"], rtol=1e-3
-    )
+    wanted = rows_of(folder, schema.SATURATION, 43, 1e-1, 1e-3)["z_q99"]
+    np.testing.assert_allclose(behind(browser, 1)["z 99%"], wanted, rtol=1e-3)
     choose(browser, "seed", "all")
-    field = browser.find_element(By.ID, "episode-number")
-    field.clear()
-    field.send_keys("61")
+    type_episode(browser, 61)
     found = readout(browser)
     assert found["logged episode"] == ["60", "60"]
     for place, seed in enumerate((42, 43)):
@@ -141,8 +147,8 @@ def test_numbers_are_those_of_the_files(page: Open, tmp_path: Path) -> None:
         assert number(found["actor gradient"][place]) == gradient["actor_gradient_norm"] == 0
         assert number(found["critic step"][place]) == pytest.approx(gradient["critic_update_norm"], rel=1e-3)
         assert number(found["z smallest"][place]) == pytest.approx(saturation["z_min"], rel=1e-3)
-    runs = pd.read_csv(folder / schema.RUNS).set_index(list(schema.RUN_KEY))
-    assert number(found["score"][1]) == pytest.approx(runs.loc[(43, 1e-1, 1e-3), "normalised_score"], rel=1e-3)
+    score = pd.read_csv(folder / schema.RUNS).set_index(list(schema.RUN_KEY)).loc[(43, 1e-1, 1e-3), "normalised_score"]
+    assert number(found["score"][1]) == pytest.approx(score, rel=1e-3)
 
 
 def test_choices_change_what_is_shown(page: Open, tmp_path: Path) -> None:
@@ -168,10 +174,8 @@ def test_choices_change_what_is_shown(page: Open, tmp_path: Path) -> None:
     drawn.append(browser.execute_script(path))
     assert len(set(drawn)) == 3 and len(readout(browser)["score"]) == 1
     marks = browser.find_elements(By.CSS_SELECTOR, "#panels figure:first-child .mark-name")
-    assert [mark.get_property("textContent") for mark in marks] == [
-        "deathdeath: 3 (3 to 3)",
-        "freezefreeze: 188 (188 to 188)",
-    ]
+    texts = [mark.get_property("textContent") for mark in marks]
+    assert texts == ["deathdeath: 3 (3 to 3)", "freezefreeze: 188 (188 to 188)"]
 
 
 def test_hovering_tells_seeds_and_numbers_and_moves_all_cursors(page: Open, tmp_path: Path) -> None:
@@ -205,18 +209,16 @@ def test_two_studies_side_by_side_with_their_paired_difference(page: Open, tmp_p
     choose(browser, "b", "0")
     assert len(browser.find_elements(By.CSS_SELECTOR, "table.grid")) == 3
     pairs = pair_runs(load_study(other).runs, load_study(base).runs)
-    for row, actor in enumerate((1e-3, 1e-1)):
-        for column, critic in enumerate((1e-3, 1e-1)):
-            wanted = pairs[(pairs["actor_lr"] == actor) & (pairs["critic_lr"] == critic)]["difference"]
-            lines = cell(browser, row, column, 2).text.splitlines()
-            if wanted.isna().any():
-                assert "4/5" in lines[-1] and number(lines[0].removeprefix("▶ ")) != number(lines[0].removeprefix("▶ "))
-                continue
-            assert number(lines[0].removeprefix("▶ ")) == pytest.approx(wanted.mean(), rel=5e-3)
-            half = 2.7764451 * wanted.std() / len(wanted) ** 0.5  # Student's t, 97.5% of 4 degrees of freedom
-            ends = [number(text) for text in lines[1].strip("()").split(" to ")]
-            assert ends == pytest.approx([wanted.mean() - half, wanted.mean() + half], rel=5e-3, abs=2e-3)
-            assert lines[-1].endswith(f"{(wanted > 0).sum()}/5")
+    for (actor, critic), own in pairs.groupby(CELL)["difference"]:
+        lines = cell(browser, int(actor == 1e-1), int(critic == 1e-1), 2).text.splitlines()
+        mean = number(lines[0].removeprefix("▶ "))
+        if own.isna().any():
+            assert "4/5" in lines[-1] and math.isnan(mean)
+            continue
+        wanted = t_test(own)
+        assert mean == pytest.approx(wanted[0], rel=5e-3) and lines[-1].endswith(f"{(own > 0).sum()}/5")
+        ends = [number(text) for text in lines[1].strip("()").split(" to ")]
+        assert ends == pytest.approx(wanted[1:3], rel=5e-3, abs=2e-3)
     assert len(browser.find_elements(By.CSS_SELECTOR, "#panels figure")) == 16
     assert len(readout(browser)["score"]) == 10
 
@@ -270,8 +272,7 @@ def test_what_a_study_lacks_is_said(page: Open, tmp_path: Path) -> None:
         diverges=lambda seed, actor, critic: 1 if actor == critic == 1e-1 else None,
     )  # fmt: skip
     for name in schema.FILES:
-        drop = lambda text: "".join(line for line in text.splitlines(True) if not line.startswith("42,0.001,0.1,"))  # noqa: E731
-        edit(folder / name, drop)
+        edit(folder / name, lambda text: re.sub(r"^42,0\.001,0\.1,.*\n", "", text, flags=re.MULTILINE))
     whole = write_study(tmp_path / "whole", episodes=60)
     browser = page(folder, whole)
     notes = browser.find_element(By.ID, "notes").text
@@ -313,13 +314,11 @@ def test_whether_it_is_the_tanh_or_the_critic(page: Open, tmp_path: Path) -> Non
     table["tanh_derivative"] = np.where((table["critic_lr"] == 1e-3) & (table["episode"] > 30), 1e-9, 0.5)
     table.to_csv(folder / schema.SATURATION, index=False)
     browser = page(folder)
-    field = browser.find_element(By.ID, "episode-number")
     found = {}
     for column in (0, 1):
         cell(browser, 0, column).click()
         for episode in (2, 5, 60):
-            field.clear()
-            field.send_keys(str(episode))
+            type_episode(browser, episode)
             found[column, episode] = readout(browser)["what has fallen: the tanh or the critic?"][0]
     assert "tanh" in found[0, 60] and "critic" not in found[0, 60]
     assert "critic" in found[1, 60] and "tanh" not in found[1, 60]

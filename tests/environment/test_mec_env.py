@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from reference.naive_learner import naive_queue, naive_step
 
-from common.environment.mec_env import (
-    MAX_ENERGY_MJ,
-    PRESETS,
-    SERVER_UNITS,
-    MecEnv,
-    share,
-)
+from common.environment.mec_env import MAX_ENERGY_MJ, PRESETS, MecEnv, share
 
 RTOL = 1e-12
 LOW = np.array([1.0, 5.0, 0.0, 1.0, 300.0, 0.1, 0.4])
@@ -34,25 +26,11 @@ def random_case(
     return state, flags, alpha, rho
 
 
-def heavy_state(rng: np.random.Generator) -> np.ndarray:
-    """State (12, 7) of strong radios and heavy tasks: the server is still busy when the ninth task arrives."""
-    return rng.uniform([22.0, 12.0, 0.6, 8.0, 600.0, 0.1, 0.4], [24.0, 14.0, 3.2, 12.0, 737.0, 0.9, 1.5], (12, 7))
-
-
 def fast_step(preset: str, channels: int, *case: np.ndarray) -> tuple[np.ndarray, ...]:
     """Reward, energy and shares as arrays, from arrays with any leading dimensions."""
     state, flags, alpha, rho = (torch.from_numpy(values) for values in case)
     outcome = MecEnv(preset, channels).step(state, flags > 0.5, alpha, rho)
     return tuple(x.numpy() for x in (outcome.reward, outcome.energy, outcome.late_share, outcome.drained_share))
-
-
-def plain_queue(offloaded: list[int], arrival: list[float], processing: list[float]) -> dict[int, float]:
-    """The queue without double counting: every task goes to the unit that is free first."""
-    units, finish = [0.0] * SERVER_UNITS, {}
-    for agent in sorted(offloaded, key=lambda agent: arrival[agent]):
-        earliest = units.index(min(units))
-        finish[agent] = units[earliest] = max(arrival[agent], units[earliest]) + processing[agent]
-    return finish
 
 
 @pytest.mark.parametrize(("agents", "channels"), [(1, 1), (5, 3), (9, 8), (12, 10), (50, 10), (16, 13)])
@@ -78,17 +56,13 @@ def test_step_equals_the_naive_step(preset: str, agents: int, channels: int) -> 
 def test_queue_equals_the_naive_queue(preset: str) -> None:
     """Finish times alone, with arrivals of the size of the processing times, so that many tasks wait."""
     rng = np.random.default_rng(5)
-    differs = 0
     for offloads in [0, 1, 7, 8, 9, 10, 11, 12] * 10:
         state, flags, _, _ = random_case(rng, 14, offloads)
         processing = state[:, 3] * PRESETS[preset].bits_per_unit * state[:, 4] / 4e9
         arrival = rng.uniform(0.0, 1.5, 14) * processing.mean()
-        offloaded = [i for i in range(14) if flags[i]]
+        expected = naive_queue(list(np.flatnonzero(flags)), list(arrival), list(processing))
         finish = MecEnv(preset, 12).server_finish(*map(torch.from_numpy, (state, flags > 0, arrival)))
-        expected = naive_queue(offloaded, list(arrival), list(processing))
         np.testing.assert_allclose(finish.numpy(), [expected.get(i, 0.0) for i in range(14)], rtol=RTOL, atol=0)
-        differs += expected != plain_queue(offloaded, list(arrival), list(processing))
-    assert differs > 20, "double counting hardly mattered"
 
 
 def test_nobody_offloads_by_hand() -> None:
@@ -115,10 +89,10 @@ def test_an_empty_battery_costs_the_whole_time() -> None:
 
 
 def test_share_maps_the_bounds() -> None:
-    """-1 to 0.01, 1 to 1, and the middle to the middle."""
+    """-1 to 0.01, 1 to 1, and the middle to the middle; in float32 no more than 1."""
     shares = share(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     np.testing.assert_allclose(shares.numpy(), [0.01, 0.505, 1.0], rtol=1e-15)
-    assert share(torch.tensor(1.0)) <= 1.0 and math.isclose(share(torch.tensor(-1.0)).item(), 0.01, rel_tol=1e-6)
+    assert share(torch.tensor(1.0)) <= 1.0
 
 
 def naive_reward(preset: str, state: np.ndarray, flags: np.ndarray, actions: np.ndarray) -> float:
@@ -135,7 +109,8 @@ def test_reward_slope_equals_finite_differences(preset: str) -> None:
     for trial in range(6):
         state, flags, _, _ = random_case(rng, 12, offloads=(10, 0, 9, 5, 10, 10)[trial])
         if trial == 0:  # strong radios and heavy tasks: the last two wait
-            state = heavy_state(rng)
+            low, high = [22.0, 12.0, 0.6, 8.0, 600.0, 0.1, 0.4], [24.0, 14.0, 3.2, 12.0, 737.0, 0.9, 1.5]
+            state = rng.uniform(low, high, (12, 7))
         state[:, 3] *= 8192 / PRESETS[preset].bits_per_unit  # or all would be at the longest delay on `scaled`
         actions = rng.uniform(-0.95, 0.95, (12, 3))
         slope = slope_of(preset, state, flags, actions)

@@ -19,6 +19,7 @@ from common.environment.reference_policies import (
     greedy_offloads,
     share_grid,
 )
+from common.recording.schema import POLICIES
 
 SMALL = {"agents": 5, "channels": 3, "eval_episodes": 2}
 SHARES = np.geomspace(0.01, 1.0, 200)
@@ -57,10 +58,6 @@ def naive_play(config: StudyConfig, seed: int, policy) -> tuple[float, float, fl
 
 def numbers(result: ReferenceResult) -> tuple[float, float, float, float]:
     return result.evaluation_return, result.late_share, result.drained_share, result.offloads_per_step
-
-
-def by_policy(config: StudyConfig, seeds: list[int]) -> dict[tuple[int, str], ReferenceResult]:
-    return {(result.seed, result.policy): result for result in evaluate_references(config, seeds)}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -118,11 +115,10 @@ def test_greedy_offloads_equal_the_naive_ones(preset: str, agents: int, channels
 def test_returns_equal_naive_episodes(preset: str) -> None:
     """The constant policy with its share, which no other share of its grid beats, and the random policy."""
     config = StudyConfig(env=preset, **SMALL)
-    found = by_policy(config, [7])
+    random, constant, *_ = evaluate_references(config, [7])
     nobody, ones = np.zeros(5), np.ones(5)
     grid = np.geomspace(0.01, 1.0, 100)
     returns = [naive_play(config, 7, lambda k, t, s, a=a: (nobody, a * ones, ones))[0] for a in grid[::9]]
-    constant = found[7, "constant"]
     expected = naive_play(config, 7, lambda k, t, s: (nobody, constant.alpha * ones, ones))
     np.testing.assert_allclose(numbers(constant), expected, rtol=1e-12)
     assert constant.evaluation_return >= max(returns) - 1e-9 and np.abs(grid - constant.alpha).min() < 1e-12
@@ -136,26 +132,25 @@ def test_returns_equal_naive_episodes(preset: str) -> None:
         flags = naive_choose(own[:, 0] >= 0, state[:, 3], np.zeros(5), 3, orders[k, t])
         return flags, 0.01 + 0.99 * (own[:, 1] + 1) / 2, 0.01 + 0.99 * (own[:, 2] + 1) / 2
 
-    np.testing.assert_allclose(numbers(found[7, "random"]), naive_play(config, 7, at_random), rtol=1e-12)
+    np.testing.assert_allclose(numbers(random), naive_play(config, 7, at_random), rtol=1e-12)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_policies_are_ordered(preset: str) -> None:
     """Each knows more than the one before; only `scaled` leaves nothing to gain."""
     config = StudyConfig(env=preset, agents=16, channels=10, eval_episodes=3)
-    found = by_policy(config, [1, 2])
-    for seed in (1, 2):
-        policies = [found[seed, name] for name in ("random", "constant", "local_oracle", "greedy_offload")]
-        returns = [policy.evaluation_return for policy in policies]
+    found = evaluate_references(config, [1, 2])
+    assert [(one.seed, one.policy) for one in found] == [(seed, policy) for seed in (1, 2) for policy in POLICIES]
+    for policies in (found[:4], found[4:]):
+        returns, offloads = [one.evaluation_return for one in policies], [one.offloads_per_step for one in policies]
         assert returns[0] < returns[1] <= returns[2] + 1e-9 and returns[2] <= returns[3] + 1e-9
-        assert policies[1].offloads_per_step == policies[2].offloads_per_step == 0
-        assert [policy.alpha is None for policy in policies] == [True, False, True, True]
-        assert policies[0].offloads_per_step > 4
+        assert offloads[0] > 4 and offloads[1:3] == [0, 0]
+        assert [one.alpha is None for one in policies] == [True, False, True, True]
         if preset == "scaled":
-            assert policies[1].alpha == pytest.approx(0.01) and policies[3].offloads_per_step == 0
+            assert policies[1].alpha == pytest.approx(0.01) and offloads[3] == 0
         else:
-            assert returns[3] > returns[2] and 0 < policies[3].offloads_per_step <= 10
-    assert evaluate_references(config, [2])[2] == found[2, "local_oracle"], "seeds are played for themselves"
+            assert returns[3] > returns[2] and 0 < offloads[3] <= 10
+    assert evaluate_references(config, [2]) == found[4:], "seeds are played for themselves"
 
 
 def test_evaluation_tasks_are_fixed() -> None:

@@ -50,36 +50,30 @@ def test_latex(plain: str, written: str) -> None:
     assert latex(plain) == written
 
 
-def baseline_ends(root: Path, *logs: tuple) -> pd.Series:
-    """What `ends` says of one run with these logs."""
-    run = {"key": (1, 1e-3, 1e-1), "scores": {0: 0.4, 100: 0.2}, "logs": list(logs)}
-    write_study(root / "scaled" / "baseline", [run], "scaled")
-    return Recordings(root).need("scaled").ends.iloc[0]
-
-
 def log(episode: int, actor: float, slope: float, tanh: float, first_layer: float = 1) -> tuple:
     return (episode, actor, 1, actor, slope, tanh, 1, 0.5, first_layer, 1, 1)
 
 
-def test_a_run_whose_logged_gradient_is_always_zero(tmp_path: Path) -> None:
-    row = baseline_ends(tmp_path, log(2, 0, 0.1, 0), log(10, 0, 0.1, 0))
-    assert row["kind"] == DERIVATIVE and math.isnan(row["first_flat"])
-
-
-def test_the_first_flat_log_is_not_the_last_death(tmp_path: Path) -> None:
-    row = baseline_ends(tmp_path, log(2, 1, 0, 0.5), log(10, 1, 1, 0.5), log(20, 0, 0, 0.5, 0), log(30, 0, 0, 0.5))
-    assert (row["first_flat"], row["flat_for_good"], row["revived"]) == (2, 20, True)
-    assert row["kind"] == FLAT and row["first_layer_zero"]
-
-
-def test_a_flat_critic_whose_first_layer_lives(tmp_path: Path) -> None:
-    row = baseline_ends(tmp_path, log(2, 1, 1, 0.5), log(10, 0, 0, 0.5, 1))
-    assert row["kind"] == FLAT and not row["first_layer_zero"] and not row["revived"]
-
-
-def test_a_run_that_never_died_and_one_with_both(tmp_path: Path) -> None:
-    assert baseline_ends(tmp_path / "a", log(2, 0, 0, 0), log(10, 1, 1, 0.5))["kind"] is None
-    assert baseline_ends(tmp_path / "b", log(2, 1, 1, 1), log(10, 0, 0, 0))["kind"] == BOTH
+@pytest.mark.parametrize(
+    ("logs", "said"),
+    [
+        # The logged gradient is zero throughout.
+        ([log(2, 0, 0.1, 0), log(10, 0, 0.1, 0)], {"kind": DERIVATIVE, "first_flat": None}),
+        # The first flat log is not the last death.
+        (
+            [log(2, 1, 0, 0.5), log(10, 1, 1, 0.5), log(20, 0, 0, 0.5, 0), log(30, 0, 0, 0.5)],
+            {"kind": FLAT, "first_flat": 2, "flat_for_good": 20, "revived": True, "first_layer_zero": True},
+        ),
+        # A flat critic whose first layer lives.
+        ([log(2, 1, 1, 0.5), log(10, 0, 0, 0.5, 1)], {"kind": FLAT, "first_layer_zero": False, "revived": False}),
+        ([log(2, 0, 0, 0), log(10, 1, 1, 0.5)], {"kind": None}),  # not dead at the end
+        ([log(2, 1, 1, 1), log(10, 0, 0, 0)], {"kind": BOTH}),
+    ],
+)
+def test_what_a_run_died_of(tmp_path: Path, logs: list[tuple], said: dict[str, Any]) -> None:
+    run = {"key": (1, 1e-3, 1e-1), "scores": {0: 0.4, 100: 0.2}, "logs": logs}
+    row = record(tmp_path, baseline=[run]).need("scaled").ends.iloc[0]
+    assert {name: None if pd.isna(row[name]) else row[name] for name in said} == said
 
 
 def runs_with(scores: list[float], last: int = 100, stops: list[Any] | None = None) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from paper.figures import FIGURES
 from paper.load import Recordings
 from paper.macros import macros
-from paper.make import MADE, PAPER, source, table_files
+from paper.make import PAPER, source, table_files
 from paper.tables import TABLES
 
 TEXTS = [PAPER / "main.tex", *sorted((PAPER / "sections").glob("*.tex"))]
@@ -141,9 +141,3 @@ def test_citations_have_entries_and_entries_are_cited() -> None:
     cited = {key.strip() for group in re.findall(r"\\cite[pt]?\{([^}]*)\}", text) for key in group.split(",")}
     entries = set(re.findall(r"^@\w+\{(\w+),", (PAPER / "references.bib").read_text(), flags=re.MULTILINE))
     assert cited == entries
-
-
-def test_committed_tables_are_up_to_date(recorded: Recordings) -> None:
-    texts = table_files(recorded)
-    assert {path.name for path in MADE.glob("*.tex")} == {path.name for path in texts}
-    assert all(path.read_text() == text for path, text in texts.items())

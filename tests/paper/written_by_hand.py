@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
+
+from synthetic_study import Tables, write_tables
 
 from common.recording import schema
 
@@ -25,7 +26,7 @@ def write_study(
     A run: `key` (seed, actor_lr, critic_lr), `scores` {episode: score}, and optionally `stop`, `status`, `saturation`,
     `largest_z`, `seconds`, `agents` [(death, unchanged, freeze)], `logs` [values of LOGGED], `sides` [(first, last)].
     """
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in schema.FILES}
+    tables: Tables = {name: [] for name in schema.FILES}
     for seed in sorted({run["key"][0] for run in runs}):
         tables[schema.REFERENCE_POLICIES] += [
             {"seed": seed, "policy": policy, "alpha": 0.5 if policy == "constant" else "", "evaluation_return": value}
@@ -71,12 +72,7 @@ def write_study(
                 "z_max": z / 2, "saturation_ratio": run.get("saturation", 0),
                 **{name: x * z for name, x in QUANTILES.items()},
             })  # fmt: skip
-    folder.mkdir(parents=True)
-    for name, rows in tables.items():
-        with (folder / name).open("w", newline="") as file:
-            writer = csv.DictWriter(file, schema.FILES[name], lineterminator="\n", restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+    write_tables(folder, tables)
     (folder / "study.json").write_text(json.dumps({"configuration": configuration or {}}))
 
 
