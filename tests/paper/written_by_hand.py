@@ -24,7 +24,8 @@ def write_study(
     """Write `runs` as the study `folder`; what a run does not say is empty.
 
     A run: `key` (seed, actor_lr, critic_lr), `scores` {episode: score}, and optionally `stop`, `status`, `saturation`,
-    `largest_z`, `seconds`, `agents` [(death, unchanged, freeze)], `logs` [values of LOGGED], `sides` [(first, last)].
+    `largest_z`, `seconds`, `agents` [(death, unchanged, freeze)], `logs` [values of LOGGED], `slopes` [cosine with the
+    reward's slope, by log], `sides` [(first, last)].
     """
     tables: Tables = {name: [] for name in schema.FILES}
     for seed in sorted({run["key"][0] for run in runs}):
@@ -58,7 +59,7 @@ def write_study(
                 **key, "agent": agent, "gradient_death_episode": death, "first_unchanged_episode": unchanged,
                 "freeze_episode": freeze, "first_side_compute": first_side, "last_side_compute": last_side,
             })  # fmt: skip
-        for row in logs:
+        for row, slope in zip(logs, run.get("slopes", [""] * len(logs)), strict=True):
             at, z = {**key, "episode": row["episode"]}, row["largest_z"]
             tables[schema.REWARDS].append({**at, "training_return": -1})
             tables[schema.GRADIENT_NORMS].append({
@@ -69,7 +70,7 @@ def write_study(
             })  # fmt: skip
             tables[schema.SATURATION].append({
                 **at, "tanh_derivative": row["tanh"], "wrong_side_saturation": row["wrong"], "z_min": -z,
-                "z_max": z / 2, "saturation_ratio": run.get("saturation", 0),
+                "z_max": z / 2, "saturation_ratio": run.get("saturation", 0), "dq_da_alignment_compute": slope,
                 **{name: x * z for name, x in QUANTILES.items()},
             })  # fmt: skip
     write_tables(folder, tables)
