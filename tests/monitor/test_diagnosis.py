@@ -99,7 +99,7 @@ def test_stuck_tanh_says_what_the_critic_wants() -> None:
     wanted = diagnose(history(**DEAD, stuck_share=0.9, bang_bang_share=0.1)).sentence
     flat = diagnose(history(**DEAD, stuck_share=0.0, bang_bang_share=0.0, dq_da_abs_mean=0.0)).sentence
     unknown = diagnose(history(**DEAD, **UNSEEN)).sentence
-    assert "90%" in wanted
+    assert "wants 90% back" in wanted
     assert "flat" in flat
     assert "flat" not in wanted
     assert "critic=" in unknown
