@@ -26,14 +26,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def git(folder: Path, *words: str) -> str:
     """What a git command prints."""
-    who = {
-        f"GIT_{role}_{what}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for what, value in {"NAME": "A", "EMAIL": "a@b", "DATE": DATE}.items()
-    }
-    done = subprocess.run(
-        ["git", *words], cwd=folder, env=environment(**who), capture_output=True, text=True, check=True
-    )
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@b", *words]
+    dated = environment(GIT_AUTHOR_DATE=DATE, GIT_COMMITTER_DATE=DATE)
+    done = subprocess.run(command, cwd=folder, env=dated, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from experiments.package_helpers import EXPERIMENTS, OPTIONS, ROOT, assert_results, environment
+from experiments.package_helpers import EXPERIMENTS, OPTIONS, ROOT, assert_results, environment, git
 from nbclient import NotebookClient
 
 from common.recording import schema
@@ -49,19 +49,23 @@ def text(cell: nbformat.NotebookNode) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
-def test_notebooks_are_what_the_generator_writes(repository: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    """The parts of the repository that the generator reads and writes."""
+    return shutil.copytree(repository, tmp_path / "copy", ignore=shutil.ignore_patterns("common", "dist"))
+
+
+def test_notebooks_are_what_the_generator_writes(copied: Path) -> None:
     done = generator(ROOT, "--check")
     assert done.returncode == 0, done.stdout
-    copy = tmp_path / "copy"
-    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("common", "dist"))
-    changed, missing = (copy / "experiments" / name / f"{name}.ipynb" for name in EXPERIMENTS[:2])
+    changed, missing = (copied / "experiments" / name / f"{name}.ipynb" for name in EXPERIMENTS[:2])
     written = [changed.read_bytes(), missing.read_bytes()]
     changed.write_text(changed.read_text().replace('"--env scaled', '"--env thesis'))
     missing.unlink()
-    done = generator(copy, "--check")
+    done = generator(copied, "--check")
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 2
     assert str(changed) in done.stdout and str(missing) in done.stdout and not missing.exists()
-    assert generator(copy).returncode == 0 and generator(copy, "--check").returncode == 0
+    assert generator(copied).returncode == 0 and generator(copied, "--check").returncode == 0
     assert [changed.read_bytes(), missing.read_bytes()] == written
 
 
@@ -74,19 +78,16 @@ def test_valid_and_without_outputs(name: str) -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in list(cells.values())[1:-1])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS[:2])
-def test_the_finding_is_the_readmes(name: str, repository: Path, tmp_path: Path) -> None:
+def test_the_finding_is_the_readmes(copied: Path) -> None:
     """It follows the README; where that has none, one line says so."""
-    copy = tmp_path / "copy"
-    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("common", "dist"))
-    readme, notebook = (copy / "experiments" / name / file for file in ("README.md", f"{name}.ipynb"))
-    found = "**In one sentence:** "
+    name, found = EXPERIMENTS[0], "**In one sentence:** "
+    readme, notebook = (copied / "experiments" / name / file for file in ("README.md", f"{name}.ipynb"))
     written = readme.read_text(encoding="utf-8")
     readme.write_text(written.replace(found, f"{found}This is new. "), encoding="utf-8")
-    assert generator(copy).returncode == 0
+    assert generator(copied).returncode == 0
     assert f"{found}This is new. " in "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][-1]["source"])
     readme.write_text(written.replace(found, ""), encoding="utf-8")
-    done = generator(copy, "--check")
+    done = generator(copied, "--check")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and str(readme) in done.stderr
 
 
@@ -97,8 +98,11 @@ def test_runs_from_top_to_bottom(name: str, repository: Path, tmp_path: Path) ->
     runtime.mkdir()
     shutil.copy(repository / "dist" / f"{name}_experiment.zip", runtime)
     cells = run_notebook(name, runtime, repository)
-    folder, mirror = (root / "quick" / "scaled" / name for root in (runtime / "results", mirrored(runtime)))
+    mirrored = runtime / "drive" / "MyDrive" / "gradient-asymmetry"
+    folder, mirror = (root / "quick" / "scaled" / name for root in (runtime / "results", mirrored))
     assert_results(folder)
+    made_by = json.loads((folder / "study.json").read_text())["made_by"]
+    assert [made["commit"] for made in made_by] == [git(repository, "rev-parse", "HEAD")]
     copied = {path.name: path.read_bytes() for path in mirror.iterdir() if path.name != OWNER}
     assert copied == result_files(folder)
     assert "100%|" in text(cells["run"]) and "warning" not in text(cells["run"]).lower()
@@ -123,10 +127,6 @@ def test_runs_from_top_to_bottom(name: str, repository: Path, tmp_path: Path) ->
         assert "finished runs restored from" in text(cells["run"]) and ": 0 of " in text(cells["run"])
         tables = {file: data for file, data in result_files(folder).items() if file.endswith((".csv", ".json"))}
         assert tables.items() <= result_files(second / "results" / "quick" / "scaled" / name).items()
-
-
-def mirrored(runtime: Path) -> Path:
-    return runtime / "drive" / "MyDrive" / "gradient-asymmetry"
 
 
 def result_files(folder: Path) -> dict[str, bytes]:

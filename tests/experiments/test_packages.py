@@ -1,15 +1,12 @@
-"""package_zips.sh: the same commit gives the same bytes, and what is in a zip is all that its experiment needs."""
+"""package_zips.sh: the same commit gives the same bytes. That a zip is all its experiment needs: test_notebooks.py."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import zipfile
 from datetime import datetime
 from pathlib import Path
 
-from experiments.package_helpers import DATE, EXPERIMENTS, OPTIONS, assert_results, build, environment, git
+from experiments.package_helpers import DATE, EXPERIMENTS, build, git
 
 
 def zips(repository: Path) -> dict[str, bytes]:
@@ -64,21 +61,3 @@ def test_named_experiments_and_new_ones(repository: Path, tmp_path: Path) -> Non
     git(other, "commit", "--quiet", "--message", "Ninth")
     assert build(other).returncode == 0
     assert set(zips(other)) == {*zips(repository), "ninth_experiment.zip"}
-
-
-def test_runs_from_its_zip(repository: Path, tmp_path: Path) -> None:
-    """Unpacked anywhere, started from elsewhere; test_notebooks.py runs every other experiment from its zip."""
-    name = EXPERIMENTS[0]
-    with zipfile.ZipFile(repository / "dist" / f"{name}_experiment.zip") as archive:
-        archive.extractall(tmp_path)
-    script = tmp_path / f"{name}_experiment" / f"run_{name}_experiment.py"
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = subprocess.run(
-        [sys.executable, script, *OPTIONS.split()], cwd=elsewhere, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    folder = elsewhere / "results" / "quick" / "scaled" / name
-    assert_results(folder)
-    made_by = json.loads((folder / "study.json").read_text())["made_by"]
-    assert [made["commit"] for made in made_by] == [git(repository, "rev-parse", "HEAD")]

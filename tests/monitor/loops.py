@@ -6,9 +6,12 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from common.monitor import definitions
 
 STATE, ACTIONS, BATCH = 5, 2, 16
 LOW, HIGH = -3.0, 1.0  # bounds that are not those of tanh
@@ -39,13 +42,17 @@ class HalvedActor(FunctionalActor):
 
 
 class ModuleActor(nn.Module):
-    """Ends in nn.Tanh, after hidden tanh units, dropout and a running norm."""
+    """Ends in nn.Tanh, after hidden tanh units, dropout and a running norm; `z` is what entered that tanh last."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Linear(STATE, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, ACTIONS), nn.Tanh()
         )
+        self.body[-1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, args: tuple[Tensor]) -> None:
+        self.z = args[0].detach()
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.body(obs)
@@ -84,21 +91,18 @@ class Critic(nn.Module):
         return self.fc2(torch.tanh(self.fc1(torch.cat([self.encoder(obs), action], 1))))
 
 
-class MethodCritic(nn.Module):
-    """Two networks in one, and an actor's loss that calls a method instead of forward."""
+class MethodCritic(Critic):
+    """Two networks in one, and an actor's loss that calls a method, and so only parts of it, instead of forward."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.l1, self.l2, self.l3 = nn.Linear(STATE + ACTIONS, 16), nn.Linear(16, 16), nn.Linear(16, 1)
-        self.l4, self.l5 = nn.Linear(STATE + ACTIONS, 16), nn.Linear(16, 1)
+        self.second = Critic()
 
     def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        pair = torch.cat([obs, action], 1)
-        return self.first(obs, action), self.l5(F.relu(self.l4(pair)))
+        return self.first(obs, action), self.second(obs, action)
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
-        pair = torch.cat([obs, action], 1)
-        return self.l3(torch.tanh(self.l2(torch.tanh(self.l1(pair)))))
+        return super().forward(obs, action)
 
 
 @dataclass
@@ -108,6 +112,21 @@ class Expected:
     z: Tensor
     actions: Tensor
     dq_da: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        z, a, q = self.z, self.actions, self.dq_da
+        found = {
+            "saturation_ratio": definitions.saturation_ratio(a),
+            "stuck_share": definitions.stuck_share(a, q),
+            "bang_bang_share": definitions.bang_bang_share(a, q),
+            "tanh_derivative": definitions.tanh_derivative(a),
+            "zero_derivative_share": definitions.zero_derivative_share(a),
+            "z_abs_median": definitions.z_abs_median(z),
+            "z_abs_max": definitions.z_abs_max(z),
+            "dq_da_abs_mean": definitions.dq_da_abs_mean(q),
+            "dq_da_sign_coherence": definitions.dq_da_sign_coherence(q),
+        }
+        return {scalar: float(value) for scalar, value in found.items()}
 
 
 @dataclass
@@ -140,11 +159,34 @@ def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return obs, action, reward, torch.randn(BATCH, STATE)
 
 
-def by_hand(z: Tensor, q_of_actions: Callable[[Tensor], Tensor], squash: Callable[[Tensor], Tensor]) -> Expected:
+def compare(row: dict[str, float], expected: dict[str, float], rel: float = 1e-5) -> None:
+    assert {scalar: row[scalar] for scalar in expected} == pytest.approx(expected, rel=rel)
+
+
+def same_bits(found: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def adam(*networks: nn.Module, lr: float = 1e-2) -> torch.optim.Optimizer:
+    return torch.optim.Adam([p for network in networks for p in network.parameters()], lr=lr)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def z_of(actor: FunctionalActor, obs: Tensor) -> Tensor:
+    return actor.z(obs)
+
+
+def by_hand(z: Tensor, q_of_actions: Callable[[Tensor], Tensor]) -> Expected:
     """∂Q/∂a from a graph of its own that begins at the tanh's output."""
-    a = z.detach().tanh().requires_grad_()
-    (slope,) = torch.autograd.grad(q_of_actions(squash(a)).sum(), a)
-    return Expected(z.detach(), a.detach(), slope)
+    a = z.tanh().requires_grad_()
+    (slope,) = torch.autograd.grad(q_of_actions(a).sum(), a)
+    return Expected(z, a.detach(), slope)
 
 
 def scaled(a: Tensor) -> Tensor:
@@ -159,11 +201,9 @@ def ddpg(
     before: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> Loop:
     """Functional tanh and other bounds. reuse: the actor itself makes the target pass, 'no_grad' or 'detach'."""
-    actor, critic = actor or FunctionalActor(), critic or Critic()
-    plain, target, critic_target = actor, copy.deepcopy(actor), copy.deepcopy(critic)
-    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=lr)
-    critic_optimizer = torch.optim.Adam([p for p in critic.parameters() if p.requires_grad], lr=lr)
-    actor = before(actor)
+    plain, critic = actor or FunctionalActor(), critic or Critic()
+    target, critic_target = copy.deepcopy(plain), copy.deepcopy(critic)
+    actor = before(plain)
 
     def next_action(obs: Tensor) -> Tensor:
         if reuse == "detach":
@@ -177,22 +217,15 @@ def ddpg(
             actor(obs[:1])  # a rollout
         policy = actor(obs) if reuse else None  # made before the target pass
         y = reward + 0.9 * critic_target(next_obs, next_action(next_obs)).detach()
-        loss = F.mse_loss(critic(obs, action), y)
-        critic_optimizer.zero_grad()
-        loss.backward()
-        critic_optimizer.step()
-        with torch.no_grad():
-            z = plain.z(obs)
-        loop.expected.append(by_hand(z, lambda a: critic(obs, a), scaled))
-        loss = -critic(obs, actor(obs) if policy is None else policy).mean()
-        actor_optimizer.zero_grad()
-        loss.backward()
-        actor_optimizer.step()
+        step(loop.critic_optimizer, F.mse_loss(critic(obs, action), y))
+        loop.expected.append(by_hand(z_of(plain, obs), lambda a: critic(obs, scaled(a))))
+        step(loop.actor_optimizer, -critic(obs, actor(obs) if policy is None else policy).mean())
         for new, old in ((plain, target), (critic, critic_target)):
             for source, kept in zip(new.parameters(), old.parameters(), strict=True):
                 kept.data.mul_(0.9).add_(source.data, alpha=0.1)
 
-    loop = Loop(actor, critic, actor_optimizer, critic_optimizer, update, [plain, critic, target, critic_target])
+    optimizers = adam(plain, lr=lr), adam(critic, lr=lr)
+    loop = Loop(actor, critic, *optimizers, update, [plain, critic, target, critic_target])
     return loop
 
 
@@ -205,79 +238,49 @@ def shared_encoder() -> Loop:
 def noisy_modules() -> Loop:
     """Dropout and batch norm in the actor, nn.Tanh modules inside and at the end; z is known from a hook only."""
     actor, critic = ModuleActor(), Critic()
-    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-2)
-    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
 
     def update() -> None:
         obs, action, reward, _ = batch()
-        loss = F.mse_loss(critic(obs, action), reward)
-        critic_optimizer.zero_grad()
-        loss.backward()
-        critic_optimizer.step()
-        seen: list[Tensor] = []
-        handle = actor.body[-1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        step(loop.critic_optimizer, F.mse_loss(critic(obs, action), reward))
         policy = actor(obs)
-        handle.remove()
-        loop.expected.append(by_hand(seen[0], lambda a: critic(obs, a), lambda a: a))
-        loss = -critic(obs, policy).mean()
-        actor_optimizer.zero_grad()
-        loss.backward()
-        actor_optimizer.step()
+        loop.expected.append(by_hand(actor.z, lambda a: critic(obs, a)))
+        step(loop.actor_optimizer, -critic(obs, policy).mean())
 
-    loop = Loop(actor, critic, actor_optimizer, critic_optimizer, update, [actor, critic])
+    loop = Loop(actor, critic, adam(actor), adam(critic), update, [actor, critic])
     return loop
 
 
 def td3() -> Loop:
     """Two critics in one module, the actor's loss calls a method of it, every second update of the critic."""
     actor, critic = FunctionalActor(), MethodCritic()
-    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-2)
-    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
 
     def update() -> None:
         for _ in range(2):
             obs, action, reward, _ = batch()
-            first, second = critic(obs, action)
-            loss = F.mse_loss(first, reward) + F.mse_loss(second, reward)
-            critic_optimizer.zero_grad()
-            loss.backward()
-            critic_optimizer.step()
-        with torch.no_grad():
-            z = actor.z(obs)
-        loop.expected.append(by_hand(z, lambda a: critic.first(obs, a), scaled))
-        loss = -critic.first(obs, actor(obs)).mean()
-        actor_optimizer.zero_grad()
-        loss.backward()
-        actor_optimizer.step()
+            step(loop.critic_optimizer, sum(F.mse_loss(q, reward) for q in critic(obs, action)))
+        loop.expected.append(by_hand(z_of(actor, obs), lambda a: critic.first(obs, scaled(a))))
+        step(loop.actor_optimizer, -critic.first(obs, actor(obs)).mean())
 
-    loop = Loop(actor, critic, actor_optimizer, critic_optimizer, update, [actor, critic])
+    loop = Loop(actor, critic, adam(actor), adam(critic), update, [actor, critic])
     return loop
 
 
 def sac() -> Loop:
     """Two critics and their minimum, an entropy term, actions that are drawn."""
     actor, critics = GaussianActor(), [Critic(), Critic()]
-    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=1e-2)
-    critic_optimizer = torch.optim.Adam([p for c in critics for p in c.parameters()], lr=1e-2)
 
     def update() -> None:
         obs, action, reward, next_obs = batch()
         with torch.no_grad():
             actor.get_action(next_obs)
-        loss = sum(F.mse_loss(critic(obs, action), reward) for critic in critics)
-        critic_optimizer.zero_grad()
-        loss.backward()
-        critic_optimizer.step()
+        step(loop.critic_optimizer, sum(F.mse_loss(critic(obs, action), reward) for critic in critics))
         policy, log_prob, squashed, mean = actor.get_action(obs)
-        found = by_hand(mean, lambda a: critics[0](obs, scaled(squashed.detach() + a - a.detach())), lambda a: a)
-        loop.expected.append(Expected(found.z, squashed.detach(), found.dq_da))
+        drawn = by_hand(torch.atanh(squashed.detach()), lambda a: critics[0](obs, scaled(a)))
+        loop.expected.append(Expected(mean.detach(), squashed.detach(), drawn.dq_da))
         q = torch.min(*(critic(obs, policy) for critic in critics))
-        loss = (0.2 * log_prob - q).mean()
-        actor_optimizer.zero_grad()
-        loss.backward()
-        actor_optimizer.step()
+        step(loop.actor_optimizer, (0.2 * log_prob - q).mean())
 
-    loop = Loop(actor, critics, actor_optimizer, critic_optimizer, update, [actor, *critics])
+    loop = Loop(actor, critics, adam(actor), adam(*critics), update, [actor, *critics])
     return loop
 
 
@@ -285,36 +288,25 @@ def maddpg(joint: bool = False) -> Loop:
     """Two agents with critics of their own, each of which sees both agents' actions; joint: one loss, one optimiser."""
     actors = [FunctionalActor(), FunctionalActor()]
     critics = [Critic(actions=2 * ACTIONS, states=2 * STATE) for _ in range(1 if joint else 2)]
-    trained = [[*actors[0].parameters(), *actors[1].parameters()]] if joint else [a.parameters() for a in actors]
-    actor_optimizers = [torch.optim.Adam(parameters, lr=1e-2) for parameters in trained]
-    critic_optimizers = [torch.optim.Adam(c.parameters(), lr=1e-2) for c in critics]
 
     def update() -> None:
-        (obs, action, reward, _), (other_obs, other, _, _) = batch(), batch()
-        both, stored = torch.cat([obs, other_obs], 1), [action, other]
-        for critic, optimizer in zip(critics, critic_optimizers, strict=True):
-            loss = F.mse_loss(critic(both, torch.cat(stored, 1)), reward)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        for i, optimizer in enumerate(actor_optimizers):
-            own = [actor(x) for actor, x in zip(actors, (obs, other_obs), strict=True)]
+        (obs, action, reward, _), (other_obs, other_action, _, _) = batch(), batch()
+        observations, stored, both = [obs, other_obs], [action, other_action], torch.cat([obs, other_obs], 1)
+        for critic, optimizer in zip(critics, loop.critic_optimizer, strict=True):
+            step(optimizer, F.mse_loss(critic(both, torch.cat(stored, 1)), reward))
+        for i, (critic, optimizer) in enumerate(zip(critics, loop.actor_optimizer, strict=True)):
+            own = [actor(x) for actor, x in zip(actors, observations, strict=True)]
             taken = own if joint else [own[j] if j == i else stored[j] for j in range(2)]
             for j in range(2) if joint else [i]:
-                with torch.no_grad():
-                    z = actors[j].z((obs, other_obs)[j])
-                rest = [t.detach() for t in taken]
 
-                def q(a: Tensor, i: int = i, j: int = j, rest: list[Tensor] = rest) -> Tensor:
-                    return critics[i](both, torch.cat([a if k == j else rest[k] for k in range(2)], 1))
+                def q(a: Tensor, critic: nn.Module = critic, j: int = j, taken: list[Tensor] = taken) -> Tensor:
+                    return critic(both, torch.cat([scaled(a) if k == j else taken[k].detach() for k in range(2)], 1))
 
-                loop.expected.append(by_hand(z, q, scaled))
-            loss = -critics[i](both, torch.cat(taken, 1)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+                loop.expected.append(by_hand(z_of(actors[j], observations[j]), q))
+            step(optimizer, -critic(both, torch.cat(taken, 1)).mean())
 
-    loop = Loop(actors, critics, actor_optimizers, critic_optimizers, update, [*actors, *critics])
+    actor_optimizers = [adam(*actors)] if joint else [adam(actor) for actor in actors]
+    loop = Loop(actors, critics, actor_optimizers, [adam(c) for c in critics], update, [*actors, *critics])
     return loop
 
 

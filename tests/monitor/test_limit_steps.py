@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from common.monitor import limit_steps
 
 OPTIMISERS = {
-    "Adam": lambda parameters: torch.optim.Adam(parameters, lr=0.1),
-    "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
-    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=10.0, momentum=0.9),
-    "RMSprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.1),
+    "Adam": (torch.optim.Adam, {"lr": 0.1}),
+    "AdamW": (torch.optim.AdamW, {"lr": 0.1}),
+    "SGD": (torch.optim.SGD, {"lr": 10.0, "momentum": 0.9}),
+    "RMSprop": (torch.optim.RMSprop, {"lr": 0.1}),
 }
 
 
@@ -23,76 +23,74 @@ def network() -> nn.Module:
     return made
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=0.1)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Each parameter before these steps, and how far it has moved."""
+    before = weights(model)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
-        inputs = torch.randn(16, 4, generator=generator)
+        inputs = torch.randn(16, model[0].in_features, generator=generator)
         optimizer.zero_grad()
         (model(inputs) - 5).square().mean().backward()
         optimizer.step()
+    return [(old, new - old) for new, old in zip(weights(model), before, strict=True)]
 
 
 def weights(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters()]
 
 
-def allowed(tensors: list[Tensor], relative: float) -> float:
-    flat = torch.cat([t.flatten() for t in tensors])
-    return relative * max(float(flat.norm()), 1e-3 * flat.numel() ** 0.5)
+def allowed(weight: Tensor, relative: float) -> float:
+    return relative * max(float(weight.norm()), 1e-3 * weight.numel() ** 0.5)
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_no_step_moves_a_tensor_further(name: str) -> None:
-    model = network()
-    optimizer = OPTIMISERS[name](model.parameters())
+    model, (kind, options) = network(), OPTIMISERS[name]
+    optimizer = kind(model.parameters(), **options)
     limit_steps(optimizer, 0.01)
     for _ in range(5):
-        before = weights(model)
-        train(model, optimizer, 1)
-        for new, old in zip(weights(model), before, strict=True):
-            step = float((new - old).norm())
-            assert 0 < step <= allowed([old], 0.01) * (1 + 1e-3)
+        for old, moved in train(model, optimizer):
+            assert 0 < float(moved.norm()) <= allowed(old, 0.01) * (1 + 1e-3)
 
 
 def test_weight_and_bias_of_a_layer_count_together() -> None:
     model = network()
-    optimizer = OPTIMISERS["Adam"](model.parameters())
+    optimizer = adam(model)
     limit_steps(optimizer, 0.01, modules=model)
-    before = weights(model)
-    train(model, optimizer, 1)
-    after = weights(model)
-    for layer in (slice(0, 2), slice(2, 4)):
-        step = torch.cat([(a - b).flatten() for a, b in zip(after[layer], before[layer], strict=True)])
-        assert float(step.norm()) == pytest.approx(allowed(before[layer], 0.01), rel=1e-4)
-    moved_bias = float((after[3] - before[3]).norm())
-    assert moved_bias > 2 * allowed([before[3]], 0.01)  # the bias starts at 0, but its layer does not
+    weight1, bias1, weight2, bias2 = train(model, optimizer)
+    for layer in ((weight1, bias1), (weight2, bias2)):
+        old, moved = (torch.cat([t.flatten() for t in both]) for both in zip(*layer, strict=True))
+        assert float(moved.norm()) == pytest.approx(allowed(old, 0.01), rel=1e-4)
+    start, moved = bias2
+    assert float(moved.norm()) > 2 * allowed(start, 0.01)  # the bias starts at 0, but its layer does not
 
 
 def test_the_step_keeps_its_direction() -> None:
     plain, limited = network(), network()
-    for model in (plain, limited):
-        optimizer = OPTIMISERS["Adam"](model.parameters())
-        if model is limited:
-            limit_steps(optimizer, 0.01)
-        train(model, optimizer, 1)
-    for start, long, short in zip(weights(network()), weights(plain), weights(limited), strict=True):
-        cosine = torch.nn.functional.cosine_similarity((long - start).flatten(), (short - start).flatten(), dim=0)
+    optimizer = adam(limited)
+    limit_steps(optimizer, 0.01)
+    for (_, long), (_, short) in zip(train(plain, adam(plain)), train(limited, optimizer), strict=True):
+        cosine = torch.nn.functional.cosine_similarity(long.flatten(), short.flatten(), dim=0)
         assert float(cosine) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_short_steps_keep_their_bits_and_removing_ends_the_limit() -> None:
     plain, loose, removed = network(), network(), network()
-    for model in (plain, loose, removed):
-        optimizer = OPTIMISERS["Adam"](model.parameters())
-        if model is loose:
-            limit_steps(optimizer, 1e6)
-        if model is removed:
-            handle = limit_steps(optimizer, 1e-6)
-            handle.remove()
-            handle.remove()
-            assert not optimizer._optimizer_step_pre_hooks
-            assert not optimizer._optimizer_step_post_hooks
-        train(model, optimizer, 5)
+    train(plain, adam(plain), 5)
+    optimizer = adam(loose)
+    limit_steps(optimizer, 1e6)
+    train(loose, optimizer, 5)
+    optimizer = adam(removed)
+    handle = limit_steps(optimizer, 1e-6)
+    handle.remove()
+    handle.remove()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    train(removed, optimizer, 5)
     for other in (loose, removed):
         assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(other), strict=True))
 
@@ -109,17 +107,13 @@ def test_a_single_parameter_that_starts_at_zero_moves() -> None:
 
 
 def test_parameter_groups_added_later_are_limited() -> None:
-    model, later = network(), nn.Linear(2, 2)
-    optimizer = OPTIMISERS["Adam"](model.parameters())
+    model, later = network(), nn.Sequential(nn.Linear(2, 2))
+    optimizer = adam(model)
     limit_steps(optimizer, 0.01)
-    train(model, optimizer, 1)
+    train(model, optimizer)
     optimizer.add_param_group({"params": later.parameters()})
-    before = weights(later)
-    optimizer.zero_grad()
-    later(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    for new, old in zip(weights(later), before, strict=True):
-        assert float((new - old).norm()) <= allowed([old], 0.01) * (1 + 1e-3)
+    for old, moved in train(later, optimizer):
+        assert 0 < float(moved.norm()) <= allowed(old, 0.01) * (1 + 1e-3)
 
 
 def test_tensors_of_several_dtypes_are_limited() -> None:
@@ -134,26 +128,22 @@ def test_tensors_of_several_dtypes_are_limited() -> None:
         assert torch.allclose(tensor.double(), torch.full((50,), 0.9, dtype=torch.float64), atol=2e-3)
 
 
-def test_of_two_limits_the_smaller_one_holds() -> None:
-    for shares in ((0.01, 0.1), (0.1, 0.01)):
-        model = network()
-        optimizer = OPTIMISERS["Adam"](model.parameters())
-        for share in shares:
-            limit_steps(optimizer, share)
-        before = weights(model)
-        train(model, optimizer, 1)
-        for new, old in zip(weights(model), before, strict=True):
-            assert float((new - old).norm()) == pytest.approx(allowed([old], 0.01), rel=1e-3)
+@pytest.mark.parametrize("shares", [(0.01, 0.1), (0.1, 0.01)])
+def test_of_two_limits_the_smaller_one_holds(shares: tuple[float, float]) -> None:
+    model = network()
+    optimizer = adam(model)
+    for share in shares:
+        limit_steps(optimizer, share)
+    for old, moved in train(model, optimizer):
+        assert float(moved.norm()) == pytest.approx(allowed(old, 0.01), rel=1e-3)
 
 
-@pytest.mark.parametrize("relative", [0.0, -1.0, float("nan")])
-def test_a_share_that_is_none(relative: float) -> None:
-    with pytest.raises(ValueError, match="relative"):
-        limit_steps(torch.optim.SGD(network().parameters(), lr=0.1), relative)
-
-
-def test_no_optimiser_and_modules_of_another_network() -> None:
+def test_bad_input() -> None:
+    optimizer = adam(network())
+    for relative in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="relative"):
+            limit_steps(optimizer, relative)
     with pytest.raises(TypeError, match="optimizer"):
         limit_steps(network())
     with pytest.raises(ValueError, match="modules"):
-        limit_steps(torch.optim.SGD(network().parameters(), lr=0.1), modules=network())
+        limit_steps(optimizer, modules=network())

@@ -42,14 +42,13 @@ def test_a_copied_folder_works(tmp_path: Path) -> None:
 
 
 def test_pip_installs_one_package(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    for part in ("pyproject.toml", "README.md", "common"):
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        source.mkdir(exist_ok=True)
-        copy(ROOT / part, source / part)
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--target", target, source]
     if not all(importlib.util.find_spec(name) for name in ("pip", "setuptools")):
         pytest.skip("needs pip and setuptools")
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(ROOT / "common", source / "common")
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, source)
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--target", target, source]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     installed = {path.name for path in target.iterdir() if not path.name.endswith(".dist-info")}
