@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,3 +208,12 @@ def test_recorded_results_are_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     main(EXPERIMENT, TINY)
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["RECORDED.md"]
     assert (tmp_path / "my_results" / "scaled" / "baseline" / "runs.csv").exists()
+
+
+def test_runs_from_anywhere(tmp_path: Path) -> None:
+    """The only study that is started from another folder and writes into its own."""
+    script = Path(__file__).resolve().parents[2] / "experiments" / "baseline" / "run_baseline_experiment.py"
+    done = subprocess.run([sys.executable, str(script), *TINY], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where there is no terminal
+    assert (tmp_path / "results" / "scaled" / "baseline" / "stopping_heatmap.png").exists()
