@@ -15,7 +15,22 @@ from typing import Any
 
 import pytest
 import torch
-from monitor.loops import LOOPS, Critic, FunctionalActor, Loop, compare, ddpg, maddpg, same_bits, step, td3, z_of
+from monitor.loops import (
+    ACTIONS,
+    LOOPS,
+    STATE,
+    Critic,
+    FunctionalActor,
+    Loop,
+    adam,
+    compare,
+    ddpg,
+    maddpg,
+    same_bits,
+    step,
+    td3,
+    z_of,
+)  # fmt: skip
 from torch import Tensor, nn
 from torch.optim import optimizer as optim
 
@@ -116,6 +131,19 @@ def test_norms_and_the_move_of_z_are_those_of_the_step() -> None:
         "actor_gradient_norm": norm([p.grad for p in loop.actor.parameters()]),
         "critic_gradient_norm": norm(gradients),
     })  # fmt: skip
+    compare(monitor.scalars(), {"z_step_rms": float(z_step)}, rel=1e-4)
+
+
+def test_z_moves_by_what_every_part_of_the_actor_learned() -> None:
+    """Parts that are called one after the other, past `forward`: both calls are made again after the step."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(STATE, 8), nn.ReLU())
+    actor, critic = nn.Sequential(body, nn.Sequential(nn.Linear(8, ACTIONS), nn.Tanh())), Critic()
+    optimizer, obs = adam(actor), torch.randn(16, STATE)
+    with SaturationMonitor(actor, critic, optimizer, adam(critic), every=1) as monitor:
+        before = actor[1][0](body(obs)).detach()
+        step(optimizer, -critic(obs, actor[1](body(obs))).mean())
+    z_step = (actor[1][0](body(obs)).detach() - before).square().mean().sqrt()
     compare(monitor.scalars(), {"z_step_rms": float(z_step)}, rel=1e-4)
 
 
