@@ -40,6 +40,8 @@ REFERENCE_STYLES = {"random": ":", "constant": "-.", "local_oracle": "--", "gree
 BINNED = "thin: one run; thick: median of all seeds and of episodes within a factor 1.2"
 STOPPING_RANGE = (100, 2000)  # of the colours, so that two studies look as alike as they are
 NEVER_GREY, DIVERGED_GREY = "#E8E8E8", "#BDBDBD"
+LARGEST_GAP = 2.5  # factor between logged episodes over which no line is drawn
+KEY = list(schema.RUN_KEY)
 
 
 def actor_colour(actor_lr: float) -> tuple[float, float, float]:
@@ -134,7 +136,7 @@ def learning_curves(evaluations: pd.DataFrame, reference_policies: pd.DataFrame,
     figure, panels = _panels(evaluations, math.ceil(count / across), across, height=1.75, right=1.15)
     sign = _return_axis(panels, [value for value in returns if math.isfinite(value)])
     curves = evaluations.assign(signed_return=sign * evaluations["evaluation_return"])
-    _draw(panels.ravel(), curves, "signed_return", bins=False)
+    _draw(panels.ravel(), curves, "signed_return", bins=0)
     for index, axes in enumerate(panels.ravel()[:count]):
         for policy, value in references:
             line = REFERENCE_STYLES[policy]
@@ -180,31 +182,49 @@ def _panels(
     return figure, figure.subplots(rows, columns, sharex=True, sharey=share, squeeze=False)
 
 
-def _draw(
-    panels: np.ndarray, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: bool = True
-) -> None:
-    """A panel per critic learning rate: a thin line per run, and a thick median over seeds while all run.
+def _draw(panels: np.ndarray, table: pd.DataFrame, column: str, zeros: float | None = None, bins: float = 1.2) -> None:
+    """A panel per critic learning rate, as `run_lines` draws it."""
+    for axes, critic_lr in zip(panels, learning_rates(table)[1], strict=False):
+        run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros, bins)
 
-    With `bins` the median is also over logged episodes that are within a factor 1.2. Values of 0 or less are
-    drawn at `zeros_at`, where that is given; values that are not finite are left out.
+
+def run_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: float = 1.2) -> None:
+    """Every run as a thin line; thick the median of all runs of an actor rate, as far as all of them run.
+
+    With `bins` above 1 the median is also over logged episodes within that factor. Values of 0 are drawn at `zeros_at`
+    where that is given. No line crosses a gap of more than LARGEST_GAP between logged episodes.
     """
-    last_episode = table["episode"].max()
-    halo = withStroke(linewidth=2.3, foreground="white")
+    last = table["episode"].max()
     finite = table[np.isfinite(table[column])].sort_values("episode")
     shown = finite[column] if zeros_at is None else finite[column].where(finite[column] > 0, zeros_at)
     finite = finite.assign(shown=shown)
-    for (actor_lr, critic_lr), cell in finite.groupby(["actor_lr", "critic_lr"]):
-        axes, colour = panels[learning_rates(table)[1].index(critic_lr)], actor_colour(actor_lr)
-        faint = max(0.15, 0.5 / cell["seed"].nunique()) if bins else 0.6
-        for _, run in cell.groupby("seed"):
-            axes.plot(run["episode"], run["shown"], color=colour, linewidth=0.5, alpha=faint)
-            if run["episode"].iloc[-1] < last_episode:
-                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, ms=3, zorder=4)
-        common = cell[cell.groupby("episode")["seed"].transform("size") == cell["seed"].nunique()]
-        episodes = common["episode"]
-        bin_of = np.floor(np.log(episodes.clip(lower=1)) / math.log(1.2)) if bins else episodes
-        median = common.groupby(bin_of)[["episode", "shown"]].median()
-        axes.plot(median["episode"], median["shown"], color=colour, lw=1.5, zorder=3, path_effects=[halo])
+    for actor_lr, own in finite.groupby("actor_lr"):
+        colour, runs = actor_colour(actor_lr), own.groupby(KEY)
+        for _, run in runs:
+            axes.plot(*bridged(run["episode"], run["shown"]), color=colour, linewidth=0.5, alpha=0.35)
+            if run["episode"].iloc[-1] < last:
+                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, ms=2.5, zorder=4)
+        common = own[own.groupby("episode")["episode"].transform("size") == runs.ngroups]
+        place = np.floor(np.log(common["episode"].clip(lower=1)) / math.log(bins)) if bins > 1 else common["episode"]
+        median = common.groupby(place)[["episode", "shown"]].median()
+        halo = [withStroke(linewidth=2.3, foreground="white")]
+        line = bridged(median["episode"], median["shown"])
+        axes.plot(*line, color=colour, linewidth=1.5, zorder=3, path_effects=halo)
+        axes.plot(*alone(*line), "o", color=colour, ms=2.5, zorder=3)
+
+
+def bridged(episodes: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line with a break wherever nothing is logged over a factor of LARGEST_GAP."""
+    x, y = episodes.to_numpy(dtype=float), values.to_numpy(dtype=float)
+    breaks = np.flatnonzero((x[1:] > LARGEST_GAP * x[:-1]) & (x[:-1] > 0)) + 1
+    return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
+
+
+def alone(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line that have a break on either side, which a line does not show."""
+    gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+    single = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
+    return x[single], y[single]
 
 
 def log_axis(axes_row: np.ndarray, values: pd.Series, label: str, note: str = "\nzeros on the dashed line") -> float:
@@ -310,7 +330,7 @@ def _finish(figure: Figure, panels: np.ndarray, table: pd.DataFrame, title: str,
         Line2D([], [], color=actor_colour(rate), linewidth=2, label=f"actor lr {learning_rate_text(rate)}")
         for rate in actor_lrs
     ]
-    if len(table) and (table.groupby(list(schema.RUN_KEY))["episode"].max() < last).any():
+    if len(table) and (table.groupby(KEY)["episode"].max() < last).any():
         handles.append(Line2D([], [], color="0.3", marker="o", ms=3, linewidth=0, label="ended early"))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, frameon=False)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
-from common.analysis.figures import SMALL, actor_colour, log_axis
+from common.analysis.figures import SMALL, actor_colour, bridged, log_axis, run_lines
 from common.recording.results import learning_rates
 from paper.coasting import OUTPUTS, coasting_steps, mean_cost_under_noise
 from paper.figures import style
@@ -90,7 +90,7 @@ def wrong_side(r: Recordings) -> Figure:
     studies = r.need_baselines()
     figure, panels = style.page(4.2, 2, len(studies), sharex="row", sharey=True)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
-        style.run_lines(above, study.saturation, "wrong_side_saturation")
+        run_lines(above, study.saturation, "wrong_side_saturation")
         style.episode_axis(above, r.runs["total_episodes"].max())
         _final_points(below, study, "final_wrong_side_saturation")
         below.set_xlabel("actor learning rate", fontsize=SMALL)
@@ -167,7 +167,7 @@ def _median_and_middle_half(axes: Axes, rows: pd.DataFrame, column: str, zero: f
     """At every logged episode the median over runs as a point, on a line where logs are close, and the middle half."""
     by_episode = rows.assign(shown=rows[column].where(rows[column] > 0, zero)).groupby("episode")["shown"]
     low, middle, high = (by_episode.quantile(q, interpolation="nearest") for q in (0.25, 0.5, 0.75))
-    axes.plot(*style.bridged(middle.index.to_series(), middle), color=colour, linewidth=1.2, zorder=3)
+    axes.plot(*bridged(middle.index.to_series(), middle), color=colour, linewidth=1.2, zorder=3)
     axes.plot(middle.index, middle, "o", color=colour, ms=2.2, zorder=3)
     axes.vlines(middle.index, low, high, color=colour, linewidth=0.7, alpha=0.6, zorder=2)
 

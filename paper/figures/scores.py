@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.analysis.comparison_statistics import BASELINE, KEY
-from common.analysis.figures import SMALL, actor_colour
+from common.analysis.figures import SMALL, actor_colour, run_lines
 from common.recording.results import SCORE_ENDS, learning_rate_text, learning_rates
 from experiments.monitor.study_summary import figure_of
 from paper import load
@@ -27,7 +27,7 @@ def learning_curves(r: Recordings) -> Figure:
     for axes_row, (preset, study) in zip(panels, studies.items(), strict=True):
         axes_row[0].set_ylabel(f"{preset}\nscore", fontsize=SMALL)
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
-            style.run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
+            run_lines(axes, study.evaluations[study.evaluations["critic_lr"] == critic_lr], "score", bins=0)
             _reference_lines(axes.axhline, study)
             if preset == "scaled":
                 _published_returns(axes, r, study, critic_lr)

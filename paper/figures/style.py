@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from common.analysis.comparison_statistics import KEY
 from common.analysis.figures import NORMAL, SMALL, actor_colour
 from common.recording.results import learning_rate_text, learning_rates
 from paper.load import StudyFiles, title
@@ -27,7 +24,6 @@ from paper.text import seeds_text
 
 WIDTH = 6.5  # inches, the paper's text: figures are printed as large as they are drawn
 PNG_DPI = 200
-LARGEST_GAP = 2.5  # factor between logged episodes over which no line is drawn
 # Markers at the decades of the critic learning rate; other rates take the nearest.
 CRITIC_MARKERS = {-4: "o", -3: "s", -2: "D", -1: "^"}
 FILE_SETTINGS = {"pdf.fonttype": 42}  # embed TrueType fonts
@@ -103,45 +99,6 @@ def run_points(axes: Axes, runs: pd.DataFrame, x: str, y: str, size: float = 16)
             cell[x], cell[y], s=size, color=actor_colour(actor_lr), marker=critic_marker(critic_lr), alpha=0.85,
             edgecolor="white", linewidth=0.3, zorder=3, clip_on=False,
         )  # fmt: skip
-
-
-def run_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: float = 1.2) -> None:
-    """Every run as a thin line; thick the median of all runs of an actor rate, as far as all of them run.
-
-    With `bins` above 1 the median is also over logged episodes within that factor. Values of 0 are drawn at `zeros_at`
-    where that is given. No line crosses a gap of more than LARGEST_GAP between logged episodes.
-    """
-    last = table["episode"].max()
-    finite = table[np.isfinite(table[column])].sort_values("episode")
-    shown = finite[column] if zeros_at is None else finite[column].where(finite[column] > 0, zeros_at)
-    finite = finite.assign(shown=shown)
-    for actor_lr, own in finite.groupby("actor_lr"):
-        colour, runs = actor_colour(actor_lr), own.groupby(KEY)
-        for _, run in runs:
-            axes.plot(*bridged(run["episode"], run["shown"]), color=colour, linewidth=0.5, alpha=0.35)
-            if run["episode"].iloc[-1] < last:
-                axes.plot(run["episode"].iloc[-1], run["shown"].iloc[-1], "o", color=colour, ms=2.5, zorder=4)
-        common = own[own.groupby("episode")["episode"].transform("size") == runs.ngroups]
-        place = np.floor(np.log(common["episode"].clip(lower=1)) / math.log(bins)) if bins > 1 else common["episode"]
-        median = common.groupby(place)[["episode", "shown"]].median()
-        halo = [withStroke(linewidth=2.3, foreground="white")]
-        line = bridged(median["episode"], median["shown"])
-        axes.plot(*line, color=colour, linewidth=1.5, zorder=3, path_effects=halo)
-        axes.plot(*alone(*line), "o", color=colour, ms=2.5, zorder=3)
-
-
-def bridged(episodes: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a line with a break wherever nothing is logged over a factor of LARGEST_GAP."""
-    x, y = episodes.to_numpy(dtype=float), values.to_numpy(dtype=float)
-    breaks = np.flatnonzero((x[1:] > LARGEST_GAP * x[:-1]) & (x[:-1] > 0)) + 1
-    return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
-
-
-def alone(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a line that have a break on either side, which a line does not show."""
-    gaps = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
-    single = gaps[:-2] & gaps[2:] & ~gaps[1:-1]
-    return x[single], y[single]
 
 
 def episode_axis(axes: Axes, last: float) -> None:

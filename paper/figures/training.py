@@ -15,7 +15,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator
 
 from common.analysis.comparison_statistics import KEY
-from common.analysis.figures import NEVER_GREY, NORMAL, SMALL, actor_colour, log_axis
+from common.analysis.figures import (
+    NEVER_GREY,
+    NORMAL,
+    SMALL,
+    actor_colour,
+    gradient_norms_over_time,
+    log_axis,
+    run_lines,
+)
 from common.recording.results import learning_rate_text, learning_rates
 from paper.figures import style
 from paper.load import Recordings, StudyFiles
@@ -30,12 +38,9 @@ GRADES = Normalize(0, 1.25)  # of the viridis colours of a share: none so light 
 def asymmetry_over_time(r: Recordings) -> Figure:
     """Gradient norm of actors and critic and their ratio over the episodes, a column per critic rate."""
     study = r.need("scaled")
-    rows = {
-        "actor_gradient_norm": "actor gradient norm\n(RMS over agents, log)",
-        "critic_gradient_norm": "critic gradient norm\n(before clipping, log)",
-        "gradient_ratio": "gradient ratio\n(actor / critic, log)",
-    }
-    return _by_critic_rate(study, study.norms, rows, "Gradient norms (L2)")
+    figure = gradient_norms_over_time(study.norms, study.study.label)
+    figure.set_size_inches(style.WIDTH, 4.6)
+    return figure
 
 
 def saturation_over_time(r: Recordings) -> Figure:
@@ -62,7 +67,7 @@ def _by_critic_rate(study: StudyFiles, table: pd.DataFrame, rows: dict[str, str]
         else:
             zeros = log_axis(axes_row, table[column], label, "")
         for axes, critic_lr in zip(axes_row, critic_lrs, strict=True):
-            style.run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros)
+            run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros)
     style.titles(panels[0], [f"critic lr {learning_rate_text(rate)}" for rate in critic_lrs])
     return _over_episodes(figure, panels, study, text)
 
@@ -97,7 +102,7 @@ def per_layer_gradients(r: Recordings) -> Figure:
         who = "actors,\nRMS over agents" if network == "actor" else "critic"
         zeros = log_axis(axes_row, study.norms[columns].stack(), f"{who}\n(log)", "")
         for axes, column, place in zip(axes_row, columns, ("first", "second", "output"), strict=True):
-            style.run_lines(axes, study.norms, column, zeros)
+            run_lines(axes, study.norms, column, zeros)
             axes.set_title(f"{network}, {place} layer", fontsize=NORMAL)
     return _over_episodes(figure, panels, study, "Gradient norm by layer")
 

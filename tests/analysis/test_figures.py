@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_study import GRID, write_study
 
@@ -129,3 +130,12 @@ def test_summary_of_a_wide_grid_continues_below(tmp_path: Path) -> None:
     text = study_summary(load_study(write_study(tmp_path, (1e-2,), rates, (1, 2), episodes=20)))
     assert max(map(len, text.splitlines())) <= 100
     assert all(f"critic {learning_rate_text(rate)}" in text for rate in rates)
+
+
+def test_no_line_crosses_what_was_not_logged() -> None:
+    """Episodes 2 and 10 are far apart; 10 and 20 are not."""
+    x, y = figures.bridged(pd.Series([2, 10, 20, 30]), pd.Series([1.0, 2, 3, 4]))
+    assert np.isnan(y).tolist() == [False, True, False, False, False]
+    assert [float(v) for v in figures.alone(x, y)[0]] == [2]
+    every = pd.Series(range(2, 21))
+    assert not np.isnan(figures.bridged(every, every * 1.0)[1]).any()

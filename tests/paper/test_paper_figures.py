@@ -61,15 +61,6 @@ def test_the_recipes_figure_once_it_is_recorded(results: Path, tmp_path: Path) -
     assert [axes.get_title() for axes in figure.axes] == ["interior"]
 
 
-def test_no_line_crosses_what_was_not_logged() -> None:
-    """Episodes 2 and 10 are far apart; 10 and 20 are not."""
-    x, y = style.bridged(pd.Series([2, 10, 20, 30]), pd.Series([1.0, 2, 3, 4]))
-    assert np.isnan(y).tolist() == [False, True, False, False, False]
-    assert [float(v) for v in style.alone(x, y)[0]] == [2]
-    every = pd.Series(range(2, 21))
-    assert not np.isnan(style.bridged(every, every * 1.0)[1]).any()
-
-
 def test_deaths_of_every_episode_are_resolved() -> None:
     x, y = stopping.shares_over_time(pd.Series([3, 3, 7, np.nan, 500]), end=200)
     assert list(zip(x, y, strict=True)) == [(1, 0), (3, 0.2), (3, 0.4), (7, 0.6), (200, 0.6)]
