@@ -39,7 +39,7 @@ def asymmetry_over_time(r: Recordings) -> Figure:
     """Gradient norm of actors and critic and their ratio over the episodes, a column per critic rate."""
     study = r.need("scaled")
     figure = gradient_norms_over_time(study.norms, study.study.label)
-    figure.set_size_inches(style.WIDTH, 4.6)
+    figure.set_size_inches(style.WIDTH, 5.4)
     return figure
 
 
