@@ -119,18 +119,12 @@ def local_costs(preset: str, state: torch.Tensor, shares: np.ndarray) -> np.ndar
     return torch.stack([env.local_cost(state, torch.full(state.shape[:-1], a)) for a in shares], dim=-1).numpy()
 
 
-def mean_cost_under_noise(preset: str, scales: tuple[float, ...]) -> np.ndarray:
-    """Mean cost per task (scales, OUTPUTS) of a constant compute output to which exploration noise is added.
+def best_output_under_noise(preset: str, scale: float) -> float:
+    """The constant compute output in [−1, 1] that costs least on average when exploration noise is added to it.
 
     The played output is clip(a + ε ξ, −1, 1) with ξ standard normal, as in training (docs/algorithm.md#exploration);
     nobody offloads.
     """
-    shares = mec_env.share(torch.from_numpy(OUTPUTS)).numpy()
-    mean = local_costs(preset, task_sample(), shares).mean(axis=0)
-    played = [np.clip(OUTPUTS[:, None] + scale * NOISE, -1, 1) for scale in scales]
-    return np.stack([np.interp(outputs, OUTPUTS, mean) @ NOISE_WEIGHTS for outputs in played])
-
-
-def best_output_under_noise(preset: str, scale: float) -> float:
-    """The constant compute output in [−1, 1] that costs least when noise of this scale is added to it."""
-    return float(OUTPUTS[mean_cost_under_noise(preset, (scale,))[0].argmin()])
+    costs = local_costs(preset, task_sample(), mec_env.share(torch.from_numpy(OUTPUTS)).numpy()).mean(axis=0)
+    played = np.clip(OUTPUTS[:, None] + scale * NOISE, -1, 1)
+    return float(OUTPUTS[(np.interp(played, OUTPUTS, costs) @ NOISE_WEIGHTS).argmin()])

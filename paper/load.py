@@ -18,6 +18,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, comparison_tables, only_finished
 from common.config import GRID, StudyConfig
 from common.recording import schema
+from common.recording.archive import IN_TRAINING
 from common.recording.results import ResultsError, Study, find_studies, load_study, normalised_scores, score_ages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,6 @@ PRESETS = ("scaled", "thesis", "interior")
 FAST = 1e-2  # actor learning rates from here on are those of which the published study says that they freeze
 UNSEEDED, SEEDED = "paper table, unseeded run", "recorded seeded run"
 DERIVATIVE, FLAT, BOTH, NEITHER = "tanh derivative zero", "critic flat", "both", "neither exactly"
-IN_TRAINING = (".lock.json", "checkpoint")  # what the folder of a study holds that is not finished
 
 
 class NotRecorded(Exception):

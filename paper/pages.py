@@ -12,7 +12,6 @@ from experiments.monitor.study_summary import summary
 from paper import load, macros
 from paper.answers import answers
 from paper.load import Recordings, experiment_names, fast, title
-from paper.tables.baseline import cell_rows
 from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
@@ -305,7 +304,6 @@ def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
         parts += [
             f"## Death and freeze of agents, baseline, by actor learning rate\n\n{deaths(r)}",
             f"## Gradient ratio, actor / critic, baseline\n\n{ratios(r)}",
-            f"## Every pair of learning rates, baseline\n\n{cells(r)}",
         ]
     claims = [[v.claim, v.published, v.here, f"**{v.verdict}**"] for v in all_verdicts(r)]
     parts.append(f"## Published claims\n\n{markdown(['claim', 'published', 'here', 'verdict'], claims)}")
@@ -340,10 +338,3 @@ def ratios(r: Recordings) -> str:
             spread_of = span(alive.quantile([0.05, 0.95]), 2)
             rows.append([f"`{preset}`", rate(critic_lr), significant(first.median()), spread_of])
     return markdown(["preset", "critic lr", "first training step, median", "while not zero, 5%–95%"], rows)
-
-
-def cells(r: Recordings) -> str:
-    """Stopping, largest |z| and score of every pair beside the published stops."""
-    header = ["actor lr", "critic lr", "published stop, unseeded", "published stop, seeded"]
-    header += [*(f"stop on `{preset}`" for preset in r.baselines), "median largest abs(z)"]
-    return markdown([*header, *(f"mean score on `{preset}`" for preset in r.baselines)], cell_rows(r))

@@ -25,7 +25,6 @@ FIGURES: dict[str, Callable[[Recordings], Figure]] = {
     "fig_death": mechanism.death,
     "fig_death_and_freeze": mechanism.death_and_freeze,
     "fig_wrong_side": mechanism.wrong_side,
-    "fig_noise": mechanism.noise,
     "fig_alignment": mechanism.alignment,
     "fig_recipe": scores.recipe,
     "fig_monitor": scores.monitor,

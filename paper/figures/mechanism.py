@@ -9,18 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.analysis.figures import SMALL, actor_colour, bridged, log_axis, run_lines
 from common.recording.results import learning_rates
-from paper.coasting import OUTPUTS, coasting_steps, mean_cost_under_noise
+from paper.coasting import coasting_steps
 from paper.figures import style
 from paper.figures.stopping import shares_over_time
 from paper.load import NotRecorded, Recordings, StudyFiles, title
 
 LAG_BIN, LAG_SHOWN = 10, 300  # episodes
 EARLY = 200  # last episode of the figure of the first death
-NOISES = (0.0, 0.2, epsilon(2000), 0.6, 0.8, 1.0)
 ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
 
 
@@ -107,25 +105,6 @@ def wrong_side(r: Recordings) -> Figure:
         style.mark("median of the runs", "_", "black", ms=9, mew=1.2),
     ]  # fmt: skip
     return style.finish(figure, f"{text}\nthin or point: one run; thick: median while all run", handles, 6)
-
-
-def noise(_: Recordings) -> Figure:
-    """Mean cost on `interior` of a constant compute output to which exploration noise is added."""
-    figure, panels = style.page(2.6)
-    axes = panels[0, 0]
-    costs = mean_cost_under_noise("interior", NOISES)
-    for scale, cost in zip(NOISES, costs, strict=True):
-        colour, best = colormaps["viridis"](0.85 * scale), cost.argmin()
-        name = f"ε = {scale:.2g}" + (" (end of training)" if scale == epsilon(2000) else "")
-        axes.plot(OUTPUTS, cost, color=colour, linewidth=1.3, label=name)
-        axes.plot(OUTPUTS[best], cost[best], "o", color=colour, ms=5, clip_on=False, zorder=5)
-    axes.set_ylim(costs.min() * 0.9, costs.min() * 2.6)
-    axes.set_xlim(-1, 1)
-    axes.set_xlabel("constant compute output a of the actor, before noise (1: full compute)", fontsize=SMALL)
-    axes.set_ylabel("mean cost of one task", fontsize=SMALL)
-    style.finish(figure, "What exploration noise makes the best output — preset interior")
-    axes.legend(fontsize=SMALL, frameon=False, loc="upper right")
-    return figure
 
 
 def alignment(r: Recordings) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from common.analysis.figures import NORMAL, SMALL, actor_colour
 from common.recording.results import learning_rate_text, learning_rates
+from common.recording.store import write_atomically
 from paper.load import StudyFiles, title
 from paper.text import seeds_text
 
@@ -157,17 +158,13 @@ def rate_ticks(axes: Axes, runs: pd.DataFrame) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, source: str) -> None:
-    """Write `name`.pdf and `name`.png, each under another name first; the same bytes for the same figure.
+    """Write `name`.pdf and `name`.png, the same bytes for the same figure; the PNG's text `Source` is `source`.
 
-    The PNG file's text `Source` is `source`. Raises OSError.
+    Raises OSError.
     """
     with matplotlib.rc_context(FILE_SETTINGS):
         for kind, dates in NO_DATES.items():
+            picture = io.BytesIO()
             metadata = {**dates, "Source": source} if kind == "png" else dates
-            path = folder / f"{name}.{kind}"
-            partial = path.with_name(f".{name}.{os.getpid()}.tmp")
-            try:
-                figure.savefig(partial, format=kind, dpi=PNG_DPI, metadata=metadata)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+            figure.savefig(picture, format=kind, dpi=PNG_DPI, metadata=metadata)
+            write_atomically(folder / f"{name}.{kind}", picture.getvalue())
