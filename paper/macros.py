@@ -302,8 +302,12 @@ def monitor(r: Recordings) -> Macros:
     dead = td3.loc[["plain"], "verdict_end"].isin(("stuck_tanh", "coasting", "frozen"))
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):
-        both = (number(sac.loc[[arm], "return_mean"].median(), ",.0f") for arm in ("plain", "limit both"))
-        yield "MonitorSac", "{} plain, {} limited".format(*both)
+        for arm, name in (("plain", "Plain"), ("limit both", "Both"), ("limit both and alpha", "All")):
+            if arm in sac.index:
+                yield f"MonitorSac{name}", number(sac.loc[[arm], "return_mean"].median(), ",.0f")
+        yield "MonitorSacDeadPlain", share(sac.loc[["plain"], "dead_actor_units"].median())
+        yield "MonitorSacDeadBoth", share(sac.loc[["limit both"], "dead_actor_units"].median())
+        yield "MonitorSacAlpha", significant(sac.loc[["limit both"], "entropy_coefficient"].max())
 
 
 def sequential(r: Recordings) -> Macros:

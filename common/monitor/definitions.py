@@ -53,6 +53,14 @@ def z_abs_max(z: Tensor, dim: int = 0) -> Tensor:
     return wide(z).abs().flatten(dim).amax(dim)
 
 
+def z_range(z: Tensor, dim: int = 0) -> Tensor:
+    """Largest minus smallest z over the batch, of the output where that is most; NaN in a batch of one."""
+    if z.shape[dim] == 1:
+        return torch.full_like(wide(z).flatten(dim).amax(dim), torch.nan)
+    apart = wide(z).amax(dim) - wide(z).amin(dim)
+    return apart.flatten(dim).amax(dim) if apart.dim() > dim else apart
+
+
 def dq_da_abs_mean(dq_da: Tensor, dim: int = 0) -> Tensor:
     """Mean of |∂Q/∂a|."""
     return _mean(dq_da.abs(), dim)

@@ -17,6 +17,7 @@ SCALARS = (
     "zero_derivative_share",
     "z_abs_median",
     "z_abs_max",
+    "z_range",
     "dq_da_abs_mean",
     "dq_da_sign_coherence",
     "actor_gradient_norm",
@@ -37,6 +38,7 @@ FLAT = 1e-8  # |∂Q/∂a| below Adam's eps: what comes through moves no weight
 FLAT_SHARE = 1e-4  # of the median |∂Q/∂a| of the whole history: the critic had an opinion and lost it
 MOSTLY = 0.5  # bang-bang share from which on a policy with slope counts as bang-bang
 LARGE_Z = 4.0  # median |z| from which on growth is an explosion: half of the outputs have 1 − tanh² < 0.0014
+CONSTANT = 1e-5  # z that varies by less over the states of a batch, relative to |z| above 1, is one number and rounding
 GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
 
 
@@ -247,6 +249,20 @@ def _make_bang_bang(history: History) -> Diagnosis:
     )
 
 
+def _constant(history: History) -> bool:
+    return _recent(history, "z_range") < CONSTANT * max(1.0, _recent(history, "z_abs_median"))
+
+
+def _make_constant(history: History) -> Diagnosis:
+    return Diagnosis(
+        "constant",
+        "The actor gives one action in every state: its tanh has slope and its weights move, but what reaches its last "
+        "layer does not depend on the state. Its hidden units are dead, or its observations all alike.",
+        _evidence(history, "z_range", "z_abs_median", "tanh_derivative", "actor_step_norm"),
+        ("start again from new weights: dead units have no gradient, and", LIMIT, NORMALISE, SLOWER),
+    )
+
+
 def _healthy(history: History) -> Diagnosis:
     return Diagnosis(
         "healthy",
@@ -264,4 +280,5 @@ VERDICTS: tuple[tuple[Callable[[History], bool], Callable[[History], Diagnosis]]
     (_flat, _make_flat_critic),
     (_exploding, _make_exploding),
     (_bang_bang, _make_bang_bang),
+    (_constant, _make_constant),
 )

@@ -44,6 +44,7 @@ class Bounded:
             "zero_derivative_share": definitions.zero_derivative_share(sloped),
             "z_abs_median": definitions.z_abs_median(z),
             "z_abs_max": definitions.z_abs_max(z),
+            "z_range": definitions.z_range(z),
         }
         if q is not None:
             found |= {

@@ -123,6 +123,7 @@ class Expected:
             "zero_derivative_share": definitions.zero_derivative_share(a),
             "z_abs_median": definitions.z_abs_median(z),
             "z_abs_max": definitions.z_abs_max(z),
+            "z_range": definitions.z_range(z),
             "dq_da_abs_mean": definitions.dq_da_abs_mean(q),
             "dq_da_sign_coherence": definitions.dq_da_sign_coherence(q),
         }

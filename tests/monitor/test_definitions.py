@@ -22,6 +22,8 @@ def test_values_by_hand() -> None:
     assert float(definitions.tanh_derivative(ACTIONS)) == pytest.approx(sum(slopes) / 8, rel=1e-6)
     assert definitions.z_abs_max(-5 * ACTIONS) == 5
     assert definitions.z_abs_median(torch.tensor([[-3.0], [1.0], [2.0]])) == 2
+    assert definitions.z_range(torch.tensor([[-3.0, 9.0], [1.0, 9.0], [2.0, 8.0]])) == 5
+    assert definitions.z_range(torch.tensor([[-3.0, 9.0]])).isnan()
     assert definitions.dq_da_abs_mean(DQ_DA) == 10 / 8
     assert definitions.dq_da_sign_coherence(DQ_DA) == (3 / 4 + 1 / 4) / 2
 
@@ -40,7 +42,8 @@ def test_no_slope_is_left_where_tanh_is_exactly_one(z: float, share: float) -> N
     [
         (definitions.saturation_ratio, 1), (definitions.stuck_share, 2), (definitions.bang_bang_share, 2),
         (definitions.tanh_derivative, 1), (definitions.zero_derivative_share, 1), (definitions.z_abs_median, 1),
-        (definitions.z_abs_max, 1), (definitions.dq_da_abs_mean, 1), (definitions.dq_da_sign_coherence, 1),
+        (definitions.z_abs_max, 1), (definitions.z_range, 1), (definitions.dq_da_abs_mean, 1),
+        (definitions.dq_da_sign_coherence, 1),
     ],
 )  # fmt: skip
 def test_a_stack_of_runs_is_measured_run_by_run(function: Callable[..., torch.Tensor], inputs: int) -> None:

@@ -40,6 +40,16 @@ def test_not_enough_data(rows: int) -> None:
     assert any("actor=" in what for what in found.advice) == (rows == 0)  # nothing seen points at the actor
 
 
+def test_constant() -> None:
+    for size in (0.5, 40.0):  # of z
+        least = diagnosis.CONSTANT * max(1.0, size)
+        assert verdict(z_range=0.99 * least, z_abs_median=size) == "constant"
+        assert verdict(z_range=1.01 * least, z_abs_median=size) == "healthy"
+    assert verdict(z_range=math.nan) == "healthy"  # batches of one state
+    assert verdict(z_range=0.0, bang_bang_share=0.9) == "bang_bang"  # that may be right
+    assert "new weights" in diagnose(history(z_range=0.0)).advice[0]
+
+
 def test_frozen() -> None:
     assert verdict(actor_step_norm=[0.0, 0.0]) == "frozen"
     assert verdict(actor_step_norm=[0.0, 1e-12]) != "frozen"

@@ -147,6 +147,15 @@ def test_z_moves_by_what_every_part_of_the_actor_learned() -> None:
     compare(monitor.scalars(), {"z_step_rms": float(z_step)}, rel=1e-4)
 
 
+def test_an_actor_whose_hidden_units_are_dead_is_constant() -> None:
+    loop = seeded(ddpg)
+    loop.actor.fc1.bias.data.fill_(-1e6)
+    with watch(loop, every=1) as monitor:
+        loop.run(5)
+    assert monitor.scalars()["z_range"] == 0 < monitor.scalars()["actor_step_norm"]
+    assert monitor.diagnosis().verdict == "constant"
+
+
 @pytest.mark.parametrize("joint", [False, True])
 def test_several_actors_are_averaged(joint: bool) -> None:
     loop = seeded(lambda: maddpg(joint))
