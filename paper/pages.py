@@ -19,6 +19,7 @@ from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
 SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
+EVERY_STEP = "limit both and alpha"  # SAC's entropy coefficient has an optimiser of its own
 HEADER = [
     "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
     "median score", "drift", "learns in", "better than untrained", "against the baseline",
@@ -114,18 +115,20 @@ def monitor(r: Recordings) -> str:
         own = rows.loc[(rate_of, algorithm)]
         if not {"plain", "limit both"} <= set(own.index):
             continue
-        plain, limited = own.loc["plain"], own.loc["limit both"]
+        plain, both = own.loc["plain"], own.loc["limit both"]
+        limited = own.loc[EVERY_STEP] if EVERY_STEP in own.index else both
         if rate_of == 0.1:
+            others = f"; two limits only: {of(both.seeds_solved, both.seeds)}" if limited is not both else ""
             told.append(
                 f"{of(limited.seeds_solved, limited.seeds)} runs of {algorithm} end above −300, in the median at "
                 f"{number(limited.return_median, '.0f')} (plain: {of(plain.seeds_solved, plain.seeds)}, "
-                f"{number(plain.return_median, ',.0f')}, {plain.without_slope_at_end} without slope)"
+                f"{number(plain.return_median, ',.0f')}, {plain.without_slope_at_end} without slope{others})"
             )
         elif rate_of == 0.001:
             usual.append((limited.seeds_solved, plain.seeds_solved, limited.seeds, plain.seeds))
     if not told:
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
-    said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with both networks' steps limited, {listed(told)}."
+    said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with every optimiser's steps limited, {listed(told)}."
     if usual:
         limited, plain, *of_all = map(sum, zip(*usual, strict=True))
         said += f" At 0.001 {of(limited, of_all[0])} limited runs do, and {of(plain, of_all[1])} plain ones."

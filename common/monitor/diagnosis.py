@@ -55,7 +55,10 @@ class Diagnosis:
 History = Sequence[dict[str, float]]
 
 NORMALISE = "normalise the observations (VecNormalize, NormalizeObservation or a running mean and variance)"
-LIMIT = "limit the steps: limit_steps(actor_optimizer, 0.001) and limit_steps(critic_optimizer, 0.01)"
+LIMIT = (
+    "limit the steps: limit_steps(actor_optimizer, 0.001) and limit_steps(critic_optimizer, 0.01), of SAC the entropy "
+    "coefficient's, too"
+)
 SLOWER = "lower the actor's learning rate by 10"
 AGAIN = "start again from new weights: without slope no gradient brings these back"
 SLOWER_CRITIC = "lower the critic's learning rate by 10"
