@@ -257,6 +257,7 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
     ("one published return is above all of ours at its critic's rate", lambda r: _published_above(r)),
     ("the recipe's critic loses the slope late, the scores stay", lambda r: _slope_lost_late(r)),
+    ("at 0.001 limited and plain agents of others do alike", lambda r: _alike(r)),
     ("as many pairs of the recipe are viable on interior as on scaled", lambda r: len(_viable_of_the_recipe(r)) == 1),
 )  # fmt: skip
 
@@ -341,6 +342,15 @@ def _published_above(r: Recordings) -> bool:
     theirs = load.pair(r.published_stops(load.SEEDED), 1e-4, 1e-2)["last50_mean_return"].max()
     ours = study.evaluations.query("critic_lr == 1e-2")["score"].max()
     return bool((theirs - low) / (high - low) > ours)
+
+
+def _alike(r: Recordings) -> bool:
+    rows = pd.DataFrame() if r.monitor is None else r.monitor
+    medians = rows.query("task == 'Pendulum-v1' and learning_rate == 0.001") if len(rows) else rows
+    medians = medians.pivot_table("return_mean", "algorithm", "arm", "median") if len(medians) else medians
+    if not {"plain", "limit both"} <= set(medians):
+        raise NotRecorded("monitor: not recorded at 0.001")
+    return bool(((medians["plain"] - medians["limit both"]).abs() < 30).all())
 
 
 def _viable_of_the_recipe(r: Recordings) -> set[int]:
