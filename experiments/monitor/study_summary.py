@@ -58,7 +58,7 @@ def figure_of(runs: pd.DataFrame) -> Figure:
     for (i, task), (j, algorithm) in product(enumerate(tasks), enumerate(algorithms)):
         panel = panels[i, j]
         own = runs[(runs["task"] == task) & (runs["algorithm"] == algorithm)]
-        arms = [arm for arm in ARM_ORDER if arm in set(runs.loc[runs["task"] == task, "arm"])]
+        arms = [arm for arm in ARM_ORDER if arm in set(own["arm"])]
         for place, arm in enumerate(arms):
             for step, rate in enumerate(rates):
                 cell = own[(own["arm"] == arm) & (own["learning_rate"] == rate)]
@@ -73,7 +73,8 @@ def figure_of(runs: pd.DataFrame) -> Figure:
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
-        panel.set_xticks(range(len(arms)), arms, fontsize=7, **slanted)
+        panel.set_xticks(range(len(arms)), [arm.replace(" and", "\nand") for arm in arms], fontsize=7, **slanted)
+        panel.set_xlim(-0.5, len(arms) - 0.5)
         panel.tick_params(axis="y", labelsize=7)
         panel.grid(axis="y", color="0.92", lw=0.6)
         panel.set_axisbelow(True)
