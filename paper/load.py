@@ -19,7 +19,15 @@ from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, compari
 from common.config import GRID, StudyConfig
 from common.recording import schema
 from common.recording.archive import IN_TRAINING
-from common.recording.results import ResultsError, Study, find_studies, load_study, normalised_scores, score_ages
+from common.recording.results import (
+    SCORE_ENDS,
+    ResultsError,
+    Study,
+    find_studies,
+    load_study,
+    normalised_scores,
+    score_ages,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("scaled", "thesis", "interior")
@@ -90,6 +98,11 @@ class StudyFiles:
     def scored(self, returns: pd.Series, seeds: pd.Series | pd.Index) -> pd.Series:
         """Returns as normalised scores."""
         return normalised_scores(returns, seeds, self.study.reference_policies)
+
+    def scored_on_average(self, returns: pd.Series) -> pd.Series:
+        """Returns of runs of other worlds as scores between the means of this study's reference policies."""
+        low, high = self.references[list(SCORE_ENDS)].mean()
+        return (returns - low) / (high - low)
 
     @property
     def untrained(self) -> pd.Series:
@@ -175,6 +188,12 @@ class Recordings:
         if study := self.get(preset, name):
             return study
         raise NotRecorded(f"{self.results / preset / name}: not recorded")
+
+    def need_monitor(self) -> pd.DataFrame:
+        """Rows of the study on other people's agents. Raises NotRecorded."""
+        if self.monitor is None:
+            raise NotRecorded(f"{self.results / 'monitor' / 'runs.csv'}: not recorded")
+        return self.monitor
 
     def need_baselines(self) -> dict[str, StudyFiles]:
         """The baselines by preset. Raises NotRecorded where there is none."""

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-import torch
 
 from common.agents.inputs import epsilon
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import LIFTED
+from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -82,7 +81,7 @@ def derived(_: Recordings) -> Macros:
     yield "NoiseEnd", number(end)
     for name, scale in (("None", 0.0), ("End", end), ("Middle", 0.6), ("Start", 1.0)):
         best = coasting.best_output_under_noise("interior", scale)
-        yield f"NoiseBest{name}", f"{number(best, '.1f')} ({number(float(share_of(torch.tensor(best))), '.2f')})"
+        yield f"NoiseBest{name}", f"{number(best, '.1f')} ({number(share_of(best), '.2f')})"
 
 
 def stopping(r: Recordings) -> Macros:
@@ -285,25 +284,24 @@ def recipe(r: Recordings) -> Macros:
 
 def monitor(r: Recordings) -> Macros:
     """The study on other people's agents."""
-    if r.monitor is None:
-        raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: not recorded")
-    runs = r.monitor[(r.monitor["task"] == "Pendulum-v1") & (r.monitor["learning_rate"] == 0.1)]
+    study = r.need_monitor()
+    runs = study[(study["task"] == "Pendulum-v1") & (study["learning_rate"] == 0.1)]
     td3, sac = (runs[runs["algorithm"] == name].set_index("arm") for name in ("TD3", "SAC"))
     if not {"plain", "limit both"} <= set(td3.index):
         raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: lacks TD3 on Pendulum at 0.1")
-    yield "MonitorRuns", str(len(r.monitor))
-    yield "MonitorAlgorithms", listed(r.monitor["algorithm"].unique())
-    yield "MonitorTasks", listed(f"`{task}`" for task in r.monitor["task"].unique())
+    yield "MonitorRuns", str(len(study))
+    yield "MonitorAlgorithms", listed(study["algorithm"].unique())
+    yield "MonitorTasks", listed(f"`{task}`" for task in study["task"].unique())
     yield "MonitorPlain", number(td3.loc[["plain"], "return_mean"].median(), ",.0f")
     yield "MonitorLimited", number(td3.loc[["limit both"], "return_mean"].median(), ",.0f")
-    every = np.where(runs["algorithm"] == "SAC", "limit both and alpha", "limit both")
+    every = np.where(runs["algorithm"] == "SAC", EVERY_STEP, "limit both")
     for arm, name in (("plain", "MonitorSolvedPlain"), (every, "MonitorSolved")):
         returns = runs.loc[runs["arm"] == arm, "return_mean"]
         yield name, of((returns > LIFTED["Pendulum-v1"]).sum(), len(returns))
-    dead = td3.loc[["plain"], "verdict_end"].isin(("stuck_tanh", "coasting", "frozen"))
+    dead = td3.loc[["plain"], "verdict_end"].isin(DEAD)
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):
-        for arm, name in (("plain", "Plain"), ("limit both", "Both"), ("limit both and alpha", "All")):
+        for arm, name in (("plain", "Plain"), ("limit both", "Both"), (EVERY_STEP, "All")):
             if arm in sac.index:
                 yield f"MonitorSac{name}", number(sac.loc[[arm], "return_mean"].median(), ",.0f")
         yield "MonitorSacDeadPlain", share(sac.loc[["plain"], "dead_actor_units"].median())

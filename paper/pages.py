@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
-from experiments.monitor.study_summary import summary
+from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
 from paper.answers import answers
 from paper.load import Recordings, experiment_names, fast, title
@@ -19,7 +19,6 @@ from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
 SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
-EVERY_STEP = "limit both and alpha"  # SAC's entropy coefficient has an optimiser of its own
 HEADER = [
     "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
     "median score", "drift", "learns in", "better than untrained", "against the baseline",
@@ -116,9 +115,10 @@ def monitor(r: Recordings) -> str:
         if not {"plain", "limit both"} <= set(own.index):
             continue
         plain, both = own.loc["plain"], own.loc["limit both"]
-        limited = own.loc[EVERY_STEP] if EVERY_STEP in own.index else both
+        has_third = EVERY_STEP in own.index
+        limited = own.loc[EVERY_STEP] if has_third else both
         if rate_of == 0.1:
-            others = f"; two limits only: {of(both.seeds_solved, both.seeds)}" if limited is not both else ""
+            others = f"; two limits only: {of(both.seeds_solved, both.seeds)}" if has_third else ""
             told.append(
                 f"{of(limited.seeds_solved, limited.seeds)} runs of {algorithm} end above −300, in the median at "
                 f"{number(limited.return_median, '.0f')} (plain: {of(plain.seeds_solved, plain.seeds)}, "
@@ -146,15 +146,13 @@ def what_helps(r: Recordings) -> str:
     controls = {preset: r.row(preset, CLAMPED) for preset in there if r.get(preset, CLAMPED)}
     better = [f"`{p}`" for p, row in controls.items() if row.median_score > rows[p].median_score]
     if better:
-        told += (
-            f". On {listed(better)} small rates instead of the limit are better still: it spares the search for them"
-        )
+        told += f". On {listed(better)} small rates instead of the limit are better still"
+        told += ": it spares the search for them"
     frozen = {preset: r.row(preset, f"{FROZEN}-with-{RECIPE}") for preset in there}
     easy = [f"`{p}`" for p, row in frozen.items() if row is not None and row.viable_cells == row.cells]
     if easy:
-        told += (
-            f". On {listed(easy)} actors that never move pass that mark, too, so what moving adds is a row of its own"
-        )
+        told += f". On {listed(easy)} actors that never move pass that mark, too"
+        told += ", so what moving adds is a row of its own"
     constants = [f"`{p}`" for p, x in rows.items() if r.get(p, RECIPE).constants["score"].mean() > x.median_score]
     if constants:
         told += f"; on {listed(constants)} the best constant action is better than the recipe"
@@ -176,12 +174,10 @@ def scores(r: Recordings) -> str:
     mixed = {preset: "" if study.one_age else DAGGER for preset, study in r.baselines.items()}
     rows["baseline, actor rates below 0.01"] = [slow[p] + mixed[p] if p in slow else MISSING for p in there]
     table = markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
-    note = (
-        "`scaled` is the published task and `thesis` the original one: the best policy is at a bound. On `interior` it "
-    )
-    note += "is inside." + f" {DAGGER} Some runs were stopped early, so scores are of several ages." * any(
-        mixed.values()
-    )
+    note = "`scaled` is the published task and `thesis` the original one: the best policy is at a bound."
+    note += " On `interior` it is inside."
+    if any(mixed.values()):
+        note += f" {DAGGER} Some runs were stopped early, so scores are of several ages."
     return f"{table}\n\n{note}"
 
 

@@ -184,17 +184,27 @@ def _panels(
 
 def _draw(panels: np.ndarray, table: pd.DataFrame, column: str, zeros: float | None = None, bins: float = 1.2) -> None:
     """A panel per critic learning rate, as `run_lines` draws it."""
+    last = table["episode"].max()
     for axes, critic_lr in zip(panels, learning_rates(table)[1], strict=False):
-        run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros, bins)
+        run_lines(axes, table[table["critic_lr"] == critic_lr], column, zeros, bins, last)
 
 
-def run_lines(axes: Axes, table: pd.DataFrame, column: str, zeros_at: float | None = None, bins: float = 1.2) -> None:
+def run_lines(
+    axes: Axes,
+    table: pd.DataFrame,
+    column: str,
+    zeros_at: float | None = None,
+    bins: float = 1.2,
+    last: float | None = None,
+) -> None:
     """Every run as a thin line; thick the median of all runs of an actor rate, as far as all of them run.
+
+    A run that ends before episode `last` (by default that of the table) ends in a point.
 
     With `bins` above 1 the median is also over logged episodes within that factor. Values of 0 are drawn at `zeros_at`
     where that is given. No line crosses a gap of more than LARGEST_GAP between logged episodes.
     """
-    last = table["episode"].max()
+    last = table["episode"].max() if last is None else last
     finite = table[np.isfinite(table[column])].sort_values("episode")
     shown = finite[column] if zeros_at is None else finite[column].where(finite[column] > 0, zeros_at)
     finite = finite.assign(shown=shown)

@@ -55,9 +55,9 @@ def z_abs_max(z: Tensor, dim: int = 0) -> Tensor:
 
 def z_range(z: Tensor, dim: int = 0) -> Tensor:
     """Largest minus smallest z over the batch, of the output where that is most; NaN in a batch of one."""
-    if z.shape[dim] == 1:
-        return torch.full_like(wide(z).flatten(dim).amax(dim), torch.nan)
     apart = wide(z).amax(dim) - wide(z).amin(dim)
+    if z.shape[dim] == 1:
+        apart.fill_(torch.nan)
     return apart.flatten(dim).amax(dim) if apart.dim() > dim else apart
 
 

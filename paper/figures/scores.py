@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.analysis.figures import SMALL, actor_colour, run_lines
-from common.recording.results import SCORE_ENDS, learning_rate_text, learning_rates
+from common.recording.results import learning_rate_text, learning_rates
 from experiments.monitor.study_summary import figure_of
 from paper import load
 from paper.figures import style
@@ -100,9 +100,8 @@ def recipe(r: Recordings) -> Figure:
 
 def monitor(r: Recordings) -> Figure:
     """Returns of other people's agents: the figure of their study, at the paper's width."""
-    if r.monitor is None:
-        raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: not recorded")
-    figure = figure_of(r.monitor[~r.monitor["arm"].str.contains("normalised")])
+    runs = r.need_monitor()
+    figure = figure_of(runs[~runs["arm"].str.contains("normalised")])
     figure.set_size_inches(style.WIDTH, 0.8 * figure.get_figheight())
     return figure
 
@@ -115,9 +114,8 @@ def _reference_lines(draw, study: StudyFiles) -> None:
 
 def _published_returns(axes: Axes, r: Recordings, study: StudyFiles, critic_lr: float) -> None:
     """Scores of the published seeded run: its mean return in its last 50 training episodes, at their middle."""
-    low, high = study.references[list(SCORE_ENDS)].mean()
     runs = r.published_stops(load.SEEDED).query("critic_lr == @critic_lr")
-    x, y = runs["total_episodes"] - 25, (runs["last50_mean_return"] - low) / (high - low)
+    x, y = runs["total_episodes"] - 25, study.scored_on_average(runs["last50_mean_return"])
     colours = runs["actor_lr"].map(actor_colour)
     axes.scatter(x, y, marker="P", s=28, color=colours, edgecolor="white", linewidth=0.5, zorder=5)
 

@@ -139,3 +139,15 @@ def test_no_line_crosses_what_was_not_logged() -> None:
     assert [float(v) for v in figures.alone(x, y)[0]] == [2]
     every = pd.Series(range(2, 21))
     assert not np.isnan(figures.bridged(every, every * 1.0)[1]).any()
+
+
+def test_a_panel_whose_runs_all_ended_early_says_so() -> None:
+    """Early is before the last episode of the whole figure, not of the panel."""
+    ends = {1e-3: 100, 1e-1: 200}
+    rows = [(1, 1e-2, critic_lr, at, -1.0 - at) for critic_lr, last in ends.items() for at in range(0, last + 1, 50)]
+    evaluations = pd.DataFrame(rows, columns=[*schema.RUN_KEY, "episode", "evaluation_return"])
+    figure = figures.learning_curves(evaluations, pd.DataFrame(columns=["policy", "evaluation_return"]))
+    ended = [
+        [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1] for axes in figure.axes
+    ]
+    assert [[float(line.get_xdata()[0]) for line in lines] for lines in ended] == [[100.0], []]
