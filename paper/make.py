@@ -26,6 +26,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
+from common.config import OneLineParser  # noqa: E402
 from common.recording.store import write_atomically  # noqa: E402
 from paper.figures import FIGURES  # noqa: E402
 from paper.figures.style import save  # noqa: E402
@@ -44,7 +45,7 @@ PARTS = ("figures", "tables", "pages", "findings")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make from the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python paper/make.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip

@@ -132,6 +132,15 @@ def test_full_disk(seed: int, filled: int, runs: int, disk: Path) -> None:
     assert f"{runs} of 4 runs to train" in attempt.out and f"after episode {filled - 1}\n" in attempt.out
 
 
+def test_disk_full_for_a_while(disk: Path) -> None:
+    def fault() -> None:
+        before_episode(5, lambda _: fill(disk))
+        before_episode(25, lambda _: (disk / "filler").unlink())
+
+    attempt = check_ends(disk, fault=fault)
+    assert "No space left on device" in "".join(attempt.lines())
+
+
 def test_full_before_the_start(disk: Path) -> None:
     fill(disk)
     attempt = Attempt(disk)
