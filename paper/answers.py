@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, KEY
+from common.analysis.comparison_statistics import BASELINE, KEY, pair_runs
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control, title
-from paper.tables.experiments import RECIPE, few_seeds, median_score
+from paper.tables.experiments import RECIPE, few_seeds
 from paper.tables.law import memory_rows
-from paper.text import listed, markdown, number, of, share
+from paper.text import listed, markdown, number, of, seeds_text, share
 
 EXACT = "exact_derivative"
 EXACTLY_ZERO = 75 * math.log(2)  # |z| from which e^(−2|z|), and so the exact derivative, is zero in float32
@@ -88,19 +88,29 @@ def single_remedies(r: Recordings) -> str:
 
 
 def parts_of_the_recipe(r: Recordings) -> str:
-    """Median score and drift without each part, where that is recorded."""
-    parts = []
+    """Each recorded recipe without one of its parts beside the recipe's runs of the same seeds and pairs."""
+    rows = []
     for preset in load.PRESETS:
-        names = [n for n in r.names(preset) if n.startswith(f"{RECIPE}-without-")]
-        if names and r.get(preset, RECIPE):
-            rows = [
-                [title(n), median_score(r.row(preset, n), s), number(s.runs["drift"].median())]
-                for n in (RECIPE, *names) if (s := r.need(preset, n))
-            ]  # fmt: skip
-            parts.append(f"`{preset}`:\n\n{markdown(['study', 'median score', 'median drift'], rows)}")
-    if not parts:
+        for part, study, loss in without_parts(r, preset):
+            whole = r.need(preset, RECIPE).runs
+            same = whole.loc[whole["seed"].isin(study.seeds), "normalised_score"].median()
+            rows.append([
+                f"`{preset}`", part, seeds_text(study.seeds), number(study.runs["normalised_score"].median()),
+                number(same), number(loss.mean(), "+.2f"), of((loss < 0).sum(), len(loss)),
+                number(study.runs["drift"].median()),
+            ])  # fmt: skip
+    if not rows:
         raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
-    return "\n\n".join(parts)
+    header = ["preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift"]
+    return f"Beside the recipe's runs of the same seeds and pairs:\n\n{markdown(header, rows)}"
+
+
+def without_parts(r: Recordings, preset: str) -> list[tuple[str, StudyFiles, pd.Series]]:
+    """Part, study, and by how much its runs score above the recipe's of the same seed and pair; the worst first."""
+    whole, mark = r.get(preset, RECIPE), f"{RECIPE}-without-"
+    studies = [r.need(preset, name) for name in r.names(preset) if whole and name.startswith(mark)]
+    found = [(s.name.removeprefix(mark), s, pair_runs(s.runs, whole.runs)["difference"]) for s in studies]
+    return sorted(found, key=lambda row: row[2].mean())
 
 
 def agreed_bounds(r: Recordings) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, FROZEN
 from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
-from paper.answers import answers
+from paper.answers import answers, without_parts
 from paper.load import Recordings, experiment_names, fast, title
 from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score
 from paper.tables.law import spread
@@ -69,6 +69,8 @@ def finding(r: Recordings) -> str:
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]
+    if any(r.get(preset, RECIPE) for preset in load.PRESETS):
+        lines.append(f"**Which of its parts matter:** {which_part(r)}")
     others = monitor(r).removeprefix(SENTENCE).strip()
     if r.monitor is not None:
         lines.insert(2, f"**In other people's agents** (Stable-Baselines3): {others[0].lower()}{others[1:]}")
@@ -157,6 +159,18 @@ def what_helps(r: Recordings) -> str:
     if constants:
         told += f"; on {listed(constants)} the best constant action is better than the recipe"
     return f"{told}. Median scores (0: random actions, 1: a greedy oracle):"
+
+
+def which_part(r: Recordings) -> str:
+    """What leaving out one part does to the mean score, where that is recorded."""
+    told = []
+    for preset in load.PRESETS:
+        parts = without_parts(r, preset)
+        if parts:
+            changes = [f"{number(loss.mean(), '+.2f')} without `{part}`" for part, _, loss in parts]
+            fewest = min((study for _, study, _ in parts), key=lambda study: len(study.seeds))
+            told.append(f"on `{preset}`{few_seeds(fewest)} by {listed(changes)}")
+    return f"the mean score changes {'; '.join(told)}." if told else "that is not recorded yet."
 
 
 def scores(r: Recordings) -> str:

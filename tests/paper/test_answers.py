@@ -10,7 +10,7 @@ import pytest
 
 from paper import answers, load
 from paper.load import NotRecorded
-from paper.pages import monitor
+from paper.pages import monitor, which_part
 
 
 def study(**tables: list) -> SimpleNamespace:
@@ -77,6 +77,22 @@ def test_single_remedies() -> None:
 def test_agreed_bounds() -> None:
     text = answers.agreed_bounds(recorded(baseline=study(agreed=[0.5, 0.6], wrong=[0.2, 0.5]), other=study()))
     assert "on `scaled` 1 of 2 such runs have more than 25%" in text and "(median: 35%)" in text
+
+
+def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
+    def scored(name: str, scores: dict[int, float]) -> SimpleNamespace:
+        runs = pd.DataFrame({"seed": scores.keys(), "normalised_score": scores.values()})
+        same = {"actor_lr": 0.1, "critic_lr": 0.1, "final_evaluation_return": 0, "first_evaluation_return": 0}
+        return SimpleNamespace(name=name, seeds=list(scores), runs=runs.assign(drift=0.1, **same))
+
+    parts = [scored("recipe-without-a", {43: 0.8}), scored("recipe-without-b", {42: 0.1, 43: 0.9})]
+    r = recorded(**{s.name: s for s in (scored("recipe", {42: 0.5, 43: 0.7}), *parts)})
+    rows = answers.parts_of_the_recipe(r).splitlines()[-2:]
+    assert rows == [
+        "| `scaled` | b | 42 and 43 | 0.50 | 0.60 | −0.10 | 1 of 2 | 0.10 |",
+        "| `scaled` | a | 43 | 0.80 | 0.70 | +0.10 | 0 of 1 | 0.10 |",
+    ]
+    assert which_part(r) == "the mean score changes on `scaled` (1 seed) by −0.10 without `b` and +0.10 without `a`."
 
 
 def test_what_is_not_recorded_is_said() -> None:
