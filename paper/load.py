@@ -122,7 +122,7 @@ class StudyFiles:
     def ends(self) -> pd.DataFrame:
         """Rows of `runs` with when the critic was flat, and what was zero when the last agent's gradient died.
 
-        `kind` is read off the first logged episode from which the actors' gradient is zero until the run ends: the
+        `kind` is read off the first logged step from which the actors' gradient is zero until the run ends: the
         mean tanh derivative, the mean absolute derivative of Q by the actions, both, or neither exactly; empty when
         the gradient was not zero at the end. `first_layer_zero`: whether the critic's first layer had no gradient
         then. `first_flat` is the first logged episode with a flat critic, `flat_for_good` the first from which every
@@ -145,9 +145,10 @@ class StudyFiles:
                 "revived": bool(flat[:good].any()),
                 "critic_update": run["critic_update_norm"].iloc[-1],
             }
-            dead = _last_stretch((run["actor_gradient_norm"] == 0).to_numpy())
-            if dead < len(run):
-                death = run.iloc[dead]
+            due = run[run["actor_gradient_norm"].notna()]  # rules such as TD3's skip steps
+            dead = _last_stretch((due["actor_gradient_norm"] == 0).to_numpy())
+            if dead < len(due):
+                death = due.iloc[dead]
                 zero = (death["tanh_derivative"] == 0, death["mean_abs_dq_da"] == 0)
                 kinds = {(True, False): DERIVATIVE, (False, True): FLAT, (True, True): BOTH, (False, False): NEITHER}
                 row |= {"kind": kinds[zero], "first_layer_zero": death["critic_fc1"] == 0}

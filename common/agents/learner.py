@@ -112,6 +112,10 @@ class Learner:
         rule = self.algorithm
         return tuple(Due(rule.critic_due(u), rule.actor_due(u), rule.target_due(u)) for u in updates)
 
+    def actor_due(self, episode: int) -> bool:
+        """Whether the last training step of an episode steps the actors."""
+        return self.algorithm.actor_due((episode - 1) * self.config.updates_per_episode)
+
     def inputs(self) -> EpisodeInputs:
         """The host's part of the next training episode: random draws and the optimisers' scalars."""
         drawn = draw(self.config, self.seeds, self.episode + 1, self.algorithm.target_noise)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +30,16 @@ CHECK_EVERY = 10  # episodes between looks at whether runs are done
 ALWAYS_LOGGED = 20  # up to this episode every training step is logged: most gradients that die early die in there
 
 
-def is_logged(episode: int, log_every: int) -> bool:
-    """Whether a training episode gets rows of gradient norms and saturation."""
-    return FIRST_TRAINED_EPISODE <= episode <= ALWAYS_LOGGED or episode % log_every == 0
+def is_logged(episode: int, log_every: int, actor_due: Callable[[int], bool]) -> bool:
+    """Whether a training episode gets rows of gradient norms and saturation.
+
+    Later ones are every `log_every`-th, or the last before it in which the actor's step was due.
+    """
+    if episode <= ALWAYS_LOGGED:
+        return episode >= FIRST_TRAINED_EPISODE or episode % log_every == 0
+    scheduled = -(-episode // log_every) * log_every
+    within = range(scheduled, scheduled - log_every, -1)
+    return episode == next((e for e in within if actor_due(e)), scheduled)
 
 
 @dataclass

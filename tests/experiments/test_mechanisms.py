@@ -136,6 +136,14 @@ def test_td3_takes_the_smaller_head_smooths_its_targets_and_rests_every_other_st
     assert moved == [False, True, False, True] and learner.counters()["actor_steps"] == 2
 
 
+@pytest.mark.parametrize("updates", [1, 3])
+def test_whether_td3s_actors_step_last_in_an_episode_is_known_before(updates: int) -> None:
+    learner = learner_of("td3", updates_per_episode=updates)
+    learner.train_episode()
+    last = [(learner.inputs().due[-1].actor, learner.train_episode())[0] for _ in range(4)]
+    assert last == [learner.actor_due(episode) for episode in range(2, 6)] and len(set(last)) == 2
+
+
 def test_only_the_critics_hidden_layers_are_normalised() -> None:
     critic = network("critic_layernorm", "critic")
     hidden = critic.activation(torch.randn(4, 512) * 30 + 5, 1)

@@ -68,6 +68,8 @@ def log(episode: int, actor: float, slope: float, tanh: float, first_layer: floa
         ([log(2, 1, 1, 0.5), log(10, 0, 0, 0.5, 1)], {"kind": FLAT, "first_layer_zero": False, "revived": False}),
         ([log(2, 0, 0, 0), log(10, 1, 1, 0.5)], {"kind": None}),  # not dead at the end
         ([log(2, 1, 1, 1), log(10, 0, 0, 0)], {"kind": BOTH}),
+        # A step that was not due, before and after the death.
+        ([log(2, 1, 1, 1), log(3, math.nan, 1, 1), log(10, 0, 1, 0), log(20, math.nan, 1, 0)], {"kind": DERIVATIVE}),
     ],
 )
 def test_what_a_run_died_of(tmp_path: Path, logs: list[tuple], said: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,10 @@ def test_a_diverged_run_has_no_score_but_a_best_evaluation() -> None:
 
 
 def test_logged_episodes() -> None:
-    logged = [episode for episode in range(1, 61) if is_logged(episode, 25)]
-    assert logged == [*range(2, 21), 25, 50]
-    assert all(is_logged(episode, 1) for episode in range(1, 30))
+    def logged(log_every: int, actor_due: Callable[[int], bool]) -> list[int]:
+        return [episode for episode in range(1, 61) if is_logged(episode, log_every, actor_due)]
+
+    first = list(range(2, 21))
+    assert logged(25, lambda episode: True) == logged(25, lambda episode: False) == [*first, 25, 50]
+    assert logged(10, lambda episode: episode % 2 == 1) == [*first, 29, 39, 49, 59]
+    assert logged(1, lambda episode: True) == list(range(1, 61))
