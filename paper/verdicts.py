@@ -18,7 +18,7 @@ from common.analysis.statistics import reproduces
 from common.config import GRID
 from paper import load
 from paper.coasting import flat_tanh
-from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control
+from paper.load import NotRecorded, Recordings, StudyFiles, fast
 from paper.text import number, of, share, significant, span
 
 REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not reproduced", "not recorded"
@@ -248,7 +248,6 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("fewer than one baseline run in ten ends better than untrained", lambda r: r.runs["improved"].mean() < 0.1),
     ("wrong sides of fast runs are near a coin's", lambda r: _coin(r)),
     ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
-    ("of single changes normalised inputs have the most viable pairs", lambda r: _most_viable(r) == {"input_norm"}),
     ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
     ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
     ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
@@ -316,14 +315,6 @@ def _gap(studies: list[StudyFiles]) -> float:
     """Share of improved runs among those that never stop, above that among the others."""
     runs = pd.concat([study.runs for study in studies])
     return runs.loc[runs["never"], "improved"].mean() - runs.loc[~runs["never"], "improved"].mean()
-
-
-def _most_viable(r: Recordings) -> set[str]:
-    """The single change with the most viable pairs, by preset, of those where one is recorded."""
-    r.need("scaled", "input_norm")
-    tables = [r.compared[preset]["viable_cells"] for preset in ("scaled", "interior")]
-    changes = [t[[n for n in t.index if "-" not in n and n != "recipe" and not is_control(n)]] for t in tables]
-    return {counts.astype(float).idxmax() for counts in changes}
 
 
 def _below(r: Recordings, *names: str) -> bool:
