@@ -27,6 +27,10 @@ from paper.text import interval, listed, number, of, rate, seeds_text, share, si
 from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, STOPPING, all_verdicts, first_ratio_decades
 
 Macros = Iterator[tuple[str, str]]
+LITERATURE = {
+    "td3": "TD3", "inverting_gradients": "inverted gradients", "pre_activation_penalty": "a penalty on $z$",
+    "output_norm": "normalised outputs", "penultimate_norm": "normalised features before the output",
+}  # fmt: skip
 SET_BY, NEAR = 10, 0.025  # episode and distance in share within which a side counts as set
 
 
@@ -258,6 +262,24 @@ def input_norm(r: Recordings) -> Macros:
         yield f"HeightTenFast{name}Interior", significant(heights(study.saturation, 10)[1e-2])
 
 
+def published_remedies(r: Recordings) -> Macros:
+    """What the literature's remedies reach on `interior`, the best median first, and whose runs die the first death."""
+    studies = {name: r.need("interior", name) for name in LITERATURE}
+    rows = {name: r.row("interior", name) for name in LITERATURE}
+    best_first = sorted(LITERATURE, key=lambda name: -rows[name].median_score)
+    told = [f"{LITERATURE[n]} {number(rows[n].median_score)} ({rows[n].viable_cells})" for n in best_first]
+    yield "OthersInterior", listed(told)
+    seeds = {seed for study in studies.values() for seed in study.seeds}
+    yield "OthersSeeds", f"seed{'s' * (len(seeds) > 1)} {seeds_text(seeds)}"
+    dead = {n: (studies[n].ends["kind"] == load.DERIVATIVE).sum() for n in best_first}
+    yield "OthersFirst", listed([f"{LITERATURE[n]} ({of(k, len(studies[n].runs))} runs)" for n, k in dead.items() if k])
+    inverted = studies["inverting_gradients"].saturation
+    highest = fast(inverted)[["z_min", "z_max"]].abs().max(axis=1).groupby(fast(inverted)["episode"]).median()
+    yield "InvertedHighest", significant(highest.max())
+    yield "InvertedLast", significant(highest.iloc[-1])
+    yield "InvertedSlope", number(inverted.groupby("episode")["dq_da_alignment_compute"].median().iloc[-1])
+
+
 def recipe(r: Recordings) -> Macros:
     """The recipe and its controls, on every preset where it is recorded."""
     there = [preset for preset in r.compared if RECIPE in r.names(preset)]
@@ -333,5 +355,6 @@ def verdicts(r: Recordings) -> Macros:
 
 FUNCTIONS: tuple[Callable[[Recordings], Macros], ...] = (
     design, published, derived, stopping, first_death, second_death, ratio, coast, memory, exact, sides,
-    side_from_the_start, scores, clipping, large_actor, input_norm, recipe, monitor, sequential, verdicts,
+    side_from_the_start, scores, clipping, large_actor, input_norm, published_remedies,
+    recipe, monitor, sequential, verdicts,
 )  # fmt: skip
