@@ -273,11 +273,12 @@ def published_remedies(r: Recordings) -> Macros:
     yield "OthersSeeds", f"seed{'s' * (len(seeds) > 1)} {seeds_text(seeds)}"
     dead = {n: (studies[n].ends["kind"] == load.DERIVATIVE).sum() for n in best_first}
     yield "OthersFirst", listed([f"{LITERATURE[n]} ({of(k, len(studies[n].runs))} runs)" for n, k in dead.items() if k])
-    inverted = studies["inverting_gradients"].saturation
-    highest = fast(inverted)[["z_min", "z_max"]].abs().max(axis=1).groupby(fast(inverted)["episode"]).median()
-    yield "InvertedHighest", significant(highest.max())
-    yield "InvertedLast", significant(highest.iloc[-1])
-    yield "InvertedSlope", number(inverted.groupby("episode")["dq_da_alignment_compute"].median().iloc[-1])
+    for name, label in (("inverting_gradients", "Inverted"), ("pre_activation_penalty", "Penalty")):
+        rows = studies[name].saturation
+        highest = fast(rows)[["z_min", "z_max"]].abs().max(axis=1).groupby(fast(rows)["episode"]).median()
+        yield f"{label}Highest", significant(highest.max())
+        yield f"{label}Last", significant(highest.iloc[-1])
+        yield f"{label}Slope", number(rows.groupby("episode")["dq_da_alignment_compute"].median().iloc[-1])
 
 
 def recipe(r: Recordings) -> Macros:
