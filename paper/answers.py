@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, KEY, pair_runs
+from common.analysis.comparison_statistics import BASELINE, KEY
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control, title
-from paper.tables.experiments import RECIPE, few_seeds
+from paper.tables.experiments import PARTS_HEADER, RECIPE, few_seeds, part_rows
 from paper.tables.law import memory_rows
-from paper.text import listed, markdown, number, of, seeds_text, share
+from paper.text import listed, markdown, number, of, share
 
 EXACT = "exact_derivative"
 EXACTLY_ZERO = 75 * math.log(2)  # |z| from which e^(−2|z|), and so the exact derivative, is zero in float32
@@ -89,28 +89,7 @@ def single_remedies(r: Recordings) -> str:
 
 def parts_of_the_recipe(r: Recordings) -> str:
     """Each recorded recipe without one of its parts beside the recipe's runs of the same seeds and pairs."""
-    rows = []
-    for preset in load.PRESETS:
-        for part, study, loss in without_parts(r, preset):
-            whole = r.need(preset, RECIPE).runs
-            same = whole.loc[whole["seed"].isin(study.seeds), "normalised_score"].median()
-            rows.append([
-                f"`{preset}`", part, seeds_text(study.seeds), number(study.runs["normalised_score"].median()),
-                number(same), number(loss.mean(), "+.2f"), of((loss < 0).sum(), len(loss)),
-                number(study.runs["drift"].median()),
-            ])  # fmt: skip
-    if not rows:
-        raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
-    header = ["preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift"]
-    return f"Beside the recipe's runs of the same seeds and pairs:\n\n{markdown(header, rows)}"
-
-
-def without_parts(r: Recordings, preset: str) -> list[tuple[str, StudyFiles, pd.Series]]:
-    """Part, study, and by how much its runs score above the recipe's of the same seed and pair; the worst first."""
-    whole, mark = r.get(preset, RECIPE), f"{RECIPE}-without-"
-    studies = [r.need(preset, name) for name in r.names(preset) if whole and name.startswith(mark)]
-    found = [(s.name.removeprefix(mark), s, pair_runs(s.runs, whole.runs)["difference"]) for s in studies]
-    return sorted(found, key=lambda row: row[2].mean())
+    return f"Beside the recipe's runs of the same seeds and pairs:\n\n{markdown(PARTS_HEADER, part_rows(r))}"
 
 
 def agreed_bounds(r: Recordings) -> str:

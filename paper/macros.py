@@ -21,10 +21,19 @@ from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
-from paper.tables.experiments import RECIPE, median_score, over_clamped
+from paper.tables.experiments import RECIPE, median_score, over_clamped, part_changes
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
 from paper.text import interval, listed, number, of, rate, seeds_text, share, significant, span
-from paper.verdicts import NOT, OPEN, PARTLY, REPRODUCED, STOPPING, all_verdicts, first_ratio_decades
+from paper.verdicts import (
+    NOT,
+    OPEN,
+    PARTLY,
+    REPRODUCED,
+    STOPPING,
+    all_verdicts,
+    first_ratio_decades,
+    side_agreement,
+)
 
 Macros = Iterator[tuple[str, str]]
 LITERATURE = {
@@ -199,18 +208,10 @@ def sides(r: Recordings) -> Macros:
     yield "SideError", number(error.abs().median())
 
 
-def side_from_the_start(r: Recordings) -> Macros:
-    """Whether compute outputs end on the side of the first training step, and of another preset."""
-    signs = {}
-    for preset in ("scaled", "interior"):
-        rows = r.need(preset).study.stopping_episodes.set_index([*KEY, "agent"])
-        signs[preset] = np.sign(rows[["first_side_compute", "last_side_compute"]])
-        if signs[preset].isna().all(axis=None):
-            raise NotRecorded(f"{r.need(preset).study.folder}: recorded before sides were")
-    kept = pd.concat(signs.values())
-    yield "SideKept", share((kept["first_side_compute"] == kept["last_side_compute"]).mean())
-    ends = pd.concat({preset: table["last_side_compute"] for preset, table in signs.items()}, axis=1).dropna()
-    yield "SideAgree", share((ends["scaled"] == ends["interior"]).mean())
+def what_decides_the_side(r: Recordings) -> Macros:
+    """Of fast runs, compute outputs that end on the untrained side, or on that of another run, a share each."""
+    for name, value in side_agreement(r).items():
+        yield f"Side{name}", share(value)
 
 
 def scores(r: Recordings) -> Macros:
@@ -305,6 +306,11 @@ def recipe(r: Recordings) -> Macros:
             yield f"RecipeOverClamped{name}", of((above > 0).sum(), len(above))
 
 
+def parts_of_the_recipe(r: Recordings) -> Macros:
+    """What leaving out one part does."""
+    yield "PartChanges", part_changes(r)
+
+
 def monitor(r: Recordings) -> Macros:
     """The study on other people's agents."""
     study = r.need_monitor()
@@ -356,6 +362,6 @@ def verdicts(r: Recordings) -> Macros:
 
 FUNCTIONS: tuple[Callable[[Recordings], Macros], ...] = (
     design, published, derived, stopping, first_death, second_death, ratio, coast, memory, exact, sides,
-    side_from_the_start, scores, clipping, large_actor, input_norm, published_remedies,
-    recipe, monitor, sequential, verdicts,
+    what_decides_the_side, scores, clipping, large_actor, input_norm, published_remedies,
+    recipe, parts_of_the_recipe, monitor, sequential, verdicts,
 )  # fmt: skip

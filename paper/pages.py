@@ -10,9 +10,9 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, FROZEN
 from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
-from paper.answers import answers, without_parts
-from paper.load import Recordings, experiment_names, fast, title
-from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score
+from paper.answers import answers
+from paper.load import NotRecorded, Recordings, experiment_names, fast, title
+from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score, part_changes
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
@@ -163,14 +163,10 @@ def what_helps(r: Recordings) -> str:
 
 def which_part(r: Recordings) -> str:
     """What leaving out one part does to the mean score, where that is recorded."""
-    told = []
-    for preset in load.PRESETS:
-        parts = without_parts(r, preset)
-        if parts:
-            changes = [f"{number(loss.mean(), '+.2f')} without `{part}`" for part, _, loss in parts]
-            fewest = min((study for _, study, _ in parts), key=lambda study: len(study.seeds))
-            told.append(f"on `{preset}`{few_seeds(fewest)} by {listed(changes)}")
-    return f"the mean score changes {'; '.join(told)}." if told else "that is not recorded yet."
+    try:
+        return f"the mean score changes {part_changes(r)}."
+    except NotRecorded:
+        return "that is not recorded yet."
 
 
 def scores(r: Recordings) -> str:

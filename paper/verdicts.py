@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,7 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("no baseline run reaches the best constant", lambda r: all((s.above_constant < 0).all() for s in _baselines(r))),
     ("fewer than one baseline run in ten ends better than untrained", lambda r: r.runs["improved"].mean() < 0.1),
     ("wrong sides of fast runs are near a coin's", lambda r: _coin(r)),
+    ("the side is that of the seed and the critic's rate, whatever the reward", lambda r: _side_of_the_critic(r)),
     ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
     ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
     ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
@@ -310,6 +312,38 @@ def first_ratio_decades(r: Recordings) -> tuple[float, float]:
 def _coin(r: Recordings) -> bool:
     sides = fast(r.runs).groupby("preset")["final_wrong_side_saturation"].mean()
     return bool((sides - 0.5).abs().max() < 0.05)
+
+
+def side_agreement(r: Recordings) -> dict[str, float]:
+    """Share of agents of fast runs whose compute output ends on the same side as another's of the same seed.
+
+    Kept: as untrained. Actors: as with the other fast actor rate. Presets: as on the other of `scaled` and `interior`.
+    Critics: with the largest critic rate as with the smallest.
+    """
+    tables = {preset: fast(r.need(preset).agents) for preset in ("scaled", "interior")}
+    for preset, rows in tables.items():
+        if rows["first_side_compute"].isna().all():
+            raise NotRecorded(f"{r.results / preset / BASELINE}: recorded before sides were")
+    rows = pd.concat([table.assign(preset=preset) for preset, table in tables.items()])
+    last = np.sign(rows["last_side_compute"])
+    names = ["preset", "actor_lr", "critic_lr", "seed", "agent"]
+    sides = rows[names].assign(side=last).set_index(names)["side"]
+
+    def agree(name: str, low: Any, high: Any) -> float:
+        both = sides.unstack(name)[[low, high]].dropna()
+        return float((both[low] == both[high]).mean())
+
+    return {
+        "Kept": float((np.sign(rows["first_side_compute"]) == last).mean()),
+        "Actors": agree("actor_lr", 1e-2, 1e-1),
+        "Presets": agree("preset", *tables),
+        "Critics": agree("critic_lr", GRID[0], GRID[-1]),
+    }
+
+
+def _side_of_the_critic(r: Recordings) -> bool:
+    agreed = side_agreement(r)
+    return min(agreed["Actors"], agreed["Presets"]) > 0.9 and max(agreed["Kept"], agreed["Critics"]) < 0.6
 
 
 def _gap(studies: list[StudyFiles]) -> float:

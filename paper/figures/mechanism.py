@@ -25,7 +25,7 @@ ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
 def death(r: Recordings) -> Figure:
     """Share of agents dead by each episode, and both factors of the gradient at logged ones, a column per preset."""
     studies = r.need_baselines()
-    figure, panels = style.page(4.4, 3, len(studies), sharex=True, sharey="row")
+    figure, panels = style.page(3.9, 3, len(studies), sharex=True, sharey="row")
     rows = (("tanh_derivative", "1 − tanh² z\n(log)"), ("mean_abs_dq_da", "|∂Q/∂a|\n(log)"))
     slopes = [*KEY, "episode", "mean_abs_dq_da"]
     tables = {preset: s.saturation.merge(s.norms[slopes], on=slopes[:-1]) for preset, s in studies.items()}
@@ -53,7 +53,7 @@ def death(r: Recordings) -> Figure:
 def death_and_freeze(r: Recordings) -> Figure:
     """Freeze over gradient death of every agent with the coasting law, and the distribution of the lag between."""
     studies, law = r.need_baselines(), coasting_steps()
-    figure, panels = style.page(4.4, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
+    figure, panels = style.page(3.9, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
     longest = r.runs["total_episodes"].max()
     line = np.geomspace(2, longest, 200)
     bins = np.arange(-LAG_SHOWN, LAG_SHOWN + 1, LAG_BIN)
@@ -86,7 +86,7 @@ def death_and_freeze(r: Recordings) -> Figure:
 def wrong_side(r: Recordings) -> Figure:
     """Share of saturated compute outputs that sit on the worse bound, over time and at the end of every run."""
     studies = r.need_baselines()
-    figure, panels = style.page(4.2, 2, len(studies), sharex="row", sharey=True)
+    figure, panels = style.page(3.7, 2, len(studies), sharex="row", sharey=True)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
         run_lines(above, study.saturation, "wrong_side_saturation")
         style.episode_axis(above, r.runs["total_episodes"].max())
@@ -118,7 +118,7 @@ def alignment(r: Recordings) -> Figure:
     if not there:
         raise NotRecorded(f"{r.results}: {column} is not recorded in {', '.join(ALIGNED)} on any preset")
     names = [name for name in ALIGNED if any(s.name == name for studies in there.values() for s in studies)]
-    figure, panels = style.page(2.2, 1, len(there), sharey=True)
+    figure, panels = style.page(2.0, 1, len(there), sharey=True)
     colours = {name: colormaps["plasma"](0.85 * i / max(len(names) - 1, 1)) for i, name in enumerate(names)}
     for axes, studies in zip(panels[0], there.values(), strict=True):
         for study in studies:
@@ -128,7 +128,7 @@ def alignment(r: Recordings) -> Figure:
                 axes.plot(values.index, values, color=colours[study.name], **look)
         axes.axhline(0, color="0.35", linewidth=0.8, zorder=1)
         style.episode_axis(axes, 2000)
-    panels[0, 0].set_ylabel("cosine of ∂Q/∂a and ∂r/∂a,\ncompute output", fontsize=SMALL)
+    panels[0, 0].set_ylabel("cosine,\ncompute output", fontsize=SMALL)
     style.titles(panels[0], there)
     handles = [style.mark(title(name), None, colour, linewidth=1.5) for name, colour in colours.items()]
     return style.finish(figure, "Is the critic's slope the reward's? Median and middle half of the runs", handles)

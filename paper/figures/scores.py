@@ -75,7 +75,7 @@ def recipe(r: Recordings) -> Figure:
     there = dict.fromkeys(name for preset in presets for name in r.names(preset))
     names = [n for n in wanted if n in there] + sorted(n for n in there if n.startswith(f"{RECIPE}-"))
     names += sorted(name for name in there if is_control(name))
-    figure, panels = style.page(1.1 + 0.3 * len(names), 1, len(presets), sharey=True)
+    figure, panels = style.page(1.0 + 0.25 * len(names), 1, len(presets), sharey=True)
     studies = []
     for axes, preset in zip(panels[0], presets, strict=True):
         own = {name: study for name in names if (study := r.get(preset, name))}
@@ -102,7 +102,7 @@ def monitor(r: Recordings) -> Figure:
     """Returns of other people's agents: the figure of their study, at the paper's width."""
     runs = r.need_monitor()
     figure = figure_of(runs[~runs["arm"].str.contains("normalised")])
-    figure.set_size_inches(style.WIDTH, 0.8 * figure.get_figheight())
+    figure.set_size_inches(style.WIDTH, 0.7 * figure.get_figheight())
     return figure
 
 

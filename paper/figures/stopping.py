@@ -39,7 +39,7 @@ def stopping(r: Recordings, preset: str = "scaled") -> Figure:
 def bubbles(r: Recordings) -> Figure:
     """Stopping episode of every run as the area of a bubble, seeds side by side, the published ones as rings."""
     studies = r.need_baselines()
-    figure, panels = style.page(3.0, 1, len(studies), sharex=True, sharey=True)
+    figure, panels = style.page(2.8, 1, len(studies), sharex=True, sharey=True)
     actor_lrs, critic_lrs = learning_rates(r.runs)
     for axes, (preset, study) in zip(panels[0], studies.items(), strict=True):
         ours = [study.runs[study.runs["seed"] == seed] for seed in study.seeds]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, CELL
+from common.analysis.comparison_statistics import BASELINE, CELL, pair_runs
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
-from paper.text import MISSING, interval, number, of, tabular
+from paper.text import MISSING, interval, listed, number, of, seeds_text, tabular
 from paper.verdicts import all_verdicts
 
 SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
 RECIPE, CLAMPED = "recipe", "clamped_rates"
 DAGGER = "†"  # scores of several ages
+PARTS_HEADER = [
+    "preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift",
+]  # fmt: skip
 
 
 def median_score(row: pd.Series, study: StudyFiles) -> str:
@@ -69,14 +72,58 @@ def remedies(r: Recordings) -> str:
     return tabular("l" + "rrrrrrr" * len(presets), header, rows)
 
 
+def without_parts(r: Recordings, preset: str) -> list[tuple[str, StudyFiles, pd.Series]]:
+    """Part, study, and by how much its runs score above the recipe's of the same seed and pair; the worst first."""
+    whole, mark = r.get(preset, RECIPE), f"{RECIPE}-without-"
+    studies = [r.need(preset, name) for name in r.names(preset) if whole and name.startswith(mark)]
+    found = [(s.name.removeprefix(mark), s, pair_runs(s.runs, whole.runs)["difference"]) for s in studies]
+    return sorted(found, key=lambda row: row[2].mean())
+
+
+def part_rows(r: Recordings) -> list[list[str]]:
+    """Cells of PARTS_HEADER for each recorded recipe without one of its parts."""
+    rows = []
+    for preset in load.PRESETS:
+        for part, study, loss in without_parts(r, preset):
+            whole = r.need(preset, RECIPE).runs
+            same = whole.loc[whole["seed"].isin(study.seeds), "normalised_score"].median()
+            rows.append([
+                f"`{preset}`", part, seeds_text(study.seeds), number(study.runs["normalised_score"].median()),
+                number(same), number(loss.mean(), "+.2f"), of((loss < 0).sum(), len(loss)),
+                number(study.runs["drift"].median()),
+            ])  # fmt: skip
+    if not rows:
+        raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
+    return rows
+
+
+def part_changes(r: Recordings) -> str:
+    """What leaving out one part does to the mean score, by preset."""
+    told = []
+    for preset in load.PRESETS:
+        parts = without_parts(r, preset)
+        if parts:
+            changes = [f"{number(loss.mean(), '+.2f')} without `{part}`" for part, _, loss in parts]
+            fewest = min((study for _, study, _ in parts), key=lambda study: len(study.seeds))
+            told.append(f"on `{preset}`{few_seeds(fewest)} by {listed(changes)}")
+    if not told:
+        raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
+    return "; ".join(told)
+
+
+def parts(r: Recordings) -> str:
+    """The recipe without one of its parts, beside the recipe's runs of the same seeds and pairs."""
+    return tabular("lllrrrrr", [" & ".join(PARTS_HEADER)], part_rows(r))
+
+
 def recipe(r: Recordings) -> str:
-    """The recipe, without each part, and its controls, on every preset where the recipe is recorded."""
+    """The recipe and its controls, on every preset where the recipe is recorded."""
     rows: list[list[str] | None] = []
     for preset in r.compared:
-        names = [n for n in r.names(preset) if n.split("-")[0] == RECIPE or is_control(n)]
+        names = [n for n in r.names(preset) if n == RECIPE or is_control(n)]
         if RECIPE not in names:
             continue
-        for name in sorted(names, key=lambda n: (n.split("-")[0] != RECIPE, n)):
+        for name in sorted(names, key=lambda n: (n != RECIPE, n)):
             row, study = r.row(preset, name), r.get(preset, name)
             rows.append([
                 f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
