@@ -98,7 +98,10 @@ class StudyConfig:
         False, "for exploring: end a run about 100 episodes after all its actors froze; its score is then younger"
     )
     log_every: int = option(
-        10, "episodes between rows of gradient norms and saturation, from episode 20 on (before: every one)", minimum=1
+        10,
+        "episodes between rows of gradient norms and saturation, from episode 20 on (before: every one); where the "
+        "actors' step was not due, the last one before in which it was",
+        minimum=1,
     )
     eval_every: int = option(50, "episodes between evaluations", minimum=1)
     eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)

@@ -76,7 +76,9 @@ def single_remedies(r: Recordings) -> str:
         if not there:
             continue
         marks: dict[str, Callable[[StudyFiles], bool]] = {
-            "no run died the first death with": lambda s: not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any(),
+            "no run died the first death with": lambda s: (
+                s.has_tanh and not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any()
+            ),
             "no run stopped with": lambda s: bool(s.runs["never"].all()),
             "most runs end better than untrained with": lambda s: s.runs["improved"].mean() > 0.5,
         }

@@ -62,6 +62,11 @@ class StudyFiles:
         return self.runs["score_episode"].nunique() == 1
 
     @property
+    def has_tanh(self) -> bool:
+        """Whether the actors' outputs are tanh, whose derivative can be what a run died of."""
+        return bool(self.saturation["tanh_derivative"].notna().any())
+
+    @property
     def age(self) -> str:
         return score_ages(self.runs)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from common.agents.inputs import epsilon
-from common.analysis.comparison_statistics import BASELINE, KEY
+from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
@@ -31,6 +31,7 @@ from paper.verdicts import (
     REPRODUCED,
     STOPPING,
     all_verdicts,
+    come_back,
     first_ratio_decades,
     side_agreement,
 )
@@ -274,12 +275,13 @@ def published_remedies(r: Recordings) -> Macros:
     yield "OthersSeeds", f"seed{'s' * (len(seeds) > 1)} {seeds_text(seeds)}"
     dead = {n: (studies[n].ends["kind"] == load.DERIVATIVE).sum() for n in best_first}
     yield "OthersFirst", listed([f"{LITERATURE[n]} ({of(k, len(studies[n].runs))} runs)" for n, k in dead.items() if k])
-    for name, label in (("inverting_gradients", "Inverted"), ("pre_activation_penalty", "Penalty")):
-        rows = studies[name].saturation
-        highest = fast(rows)[["z_min", "z_max"]].abs().max(axis=1).groupby(fast(rows)["episode"]).median()
+    for (highest, last), label in zip(come_back(r).values(), ("Inverted", "Penalty"), strict=True):
+        good = last[last["normalised_score"] >= VIABLE]
         yield f"{label}Highest", significant(highest.max())
         yield f"{label}Last", significant(highest.iloc[-1])
-        yield f"{label}Slope", number(rows.groupby("episode")["dq_da_alignment_compute"].median().iloc[-1])
+        yield f"{label}Slope", number(last["dq_da_alignment_compute"].median())
+        yield f"{label}Flat", of(last["flat"].sum(), len(last))
+        yield f"{label}GoodFlat", of(good["flat"].sum(), len(good))
 
 
 def recipe(r: Recordings) -> Macros:

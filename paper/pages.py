@@ -158,7 +158,7 @@ def what_helps(r: Recordings) -> str:
     constants = [f"`{p}`" for p, x in rows.items() if r.get(p, RECIPE).constants["score"].mean() > x.median_score]
     if constants:
         told += f"; on {listed(constants)} the best constant action is better than the recipe"
-    return f"{told}. Median scores (0: random actions, 1: a greedy oracle):"
+    return f"{told}."
 
 
 def which_part(r: Recordings) -> str:
@@ -188,7 +188,7 @@ def scores(r: Recordings) -> str:
     note += " On `interior` it is inside."
     if any(mixed.values()):
         note += f" {DAGGER} Some runs were stopped early, so scores are of several ages."
-    return f"{table}\n\n{note}"
+    return f"Median scores (0: random actions, 1: a greedy oracle):\n\n{table}\n\n{note}"
 
 
 def median_of(r: Recordings, preset: str, name: str) -> str:
@@ -273,7 +273,7 @@ def page_row(r: Recordings, preset: str, name: str) -> list[str]:
     wrong = share(row.median_final_wrong_side_saturation)
     return [
         f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
-        f"{(kinds == load.DERIVATIVE).sum()} / {(kinds == load.FLAT).sum()}",
+        f"{(kinds == load.DERIVATIVE).sum() if study.has_tanh else MISSING} / {(kinds == load.FLAT).sum()}",
         f"{share(row.median_final_saturation)} ({wrong})",
         number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row),
         of(study.runs["improved"].sum(), row.runs), against_baseline(r, preset, name),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, KEY, pair_runs
+from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE, pair_runs
 from common.analysis.statistics import reproduces
 from common.config import GRID
 from paper import load
@@ -252,7 +252,7 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
     ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
     ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
-    ("two remedies bring fast outputs back, and then follow a slope that misleads", lambda r: _brought_back(r)),
+    ("two remedies bring outputs back; what slope is left misleads, who scores has none", lambda r: _brought_back(r)),
     ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
     ("both leave the median score on interior below random", lambda r: _below(r, "layernorm", "linear_activation")),
     ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
@@ -317,33 +317,37 @@ def _coin(r: Recordings) -> bool:
 def side_agreement(r: Recordings) -> dict[str, float]:
     """Share of agents of fast runs whose compute output ends on the same side as another's of the same seed.
 
-    Kept: as untrained. Actors: as with the other fast actor rate. Presets: as on the other of `scaled` and `interior`.
-    Critics: with the largest critic rate as with the smallest.
+    KeptSmall, KeptLarge: as untrained, at critic rates below FAST and from it on. Actors: as with the other fast actor
+    rate. Presets: as on the other of `scaled` and `interior`. Critics: at the largest critic rate as at the smallest;
+    CriticsLarge: as at the one before it.
     """
-    tables = {preset: fast(r.need(preset).agents) for preset in ("scaled", "interior")}
-    for preset, rows in tables.items():
-        if rows["first_side_compute"].isna().all():
-            raise NotRecorded(f"{r.results / preset / BASELINE}: recorded before sides were")
-    rows = pd.concat([table.assign(preset=preset) for preset, table in tables.items()])
-    last = np.sign(rows["last_side_compute"])
+    rows = pd.concat([fast(r.need(preset).agents).assign(preset=preset) for preset in ("scaled", "interior")])
     names = ["preset", "actor_lr", "critic_lr", "seed", "agent"]
-    sides = rows[names].assign(side=last).set_index(names)["side"]
+    sides = np.sign(rows.set_index(names)[["first_side_compute", "last_side_compute"]]).dropna()
+    rates = [set(sides.index.unique(name)) for name in ("actor_lr", "critic_lr")]
+    if sides.empty or not {*GRID[-2:]} <= rates[0] or not {*GRID} <= rates[1]:
+        raise NotRecorded(f"{r.results}: no baselines of the whole grid that say on which side outputs begin")
+    kept, large = (sides["first_side_compute"] == sides["last_side_compute"]), sides.index.get_level_values("critic_lr")
 
     def agree(name: str, low: Any, high: Any) -> float:
-        both = sides.unstack(name)[[low, high]].dropna()
+        both = sides["last_side_compute"].unstack(name)[[low, high]].dropna()
         return float((both[low] == both[high]).mean())
 
     return {
-        "Kept": float((np.sign(rows["first_side_compute"]) == last).mean()),
-        "Actors": agree("actor_lr", 1e-2, 1e-1),
-        "Presets": agree("preset", *tables),
+        "KeptSmall": float(kept[large < load.FAST].mean()),
+        "KeptLarge": float(kept[large >= load.FAST].mean()),
+        "Actors": agree("actor_lr", *GRID[-2:]),
+        "Presets": agree("preset", "scaled", "interior"),
         "Critics": agree("critic_lr", GRID[0], GRID[-1]),
+        "CriticsLarge": agree("critic_lr", *GRID[-2:]),
     }
 
 
 def _side_of_the_critic(r: Recordings) -> bool:
     agreed = side_agreement(r)
-    return min(agreed["Actors"], agreed["Presets"]) > 0.9 and max(agreed["Kept"], agreed["Critics"]) < 0.6
+    same = min(agreed[name] for name in ("Actors", "Presets", "CriticsLarge"))
+    near_chance = abs(agreed["KeptSmall"] - 0.5) < 0.1
+    return same > 0.9 and near_chance and agreed["KeptLarge"] < 0.3 and agreed["Critics"] < 0.6
 
 
 def _gap(studies: list[StudyFiles]) -> float:
@@ -361,11 +365,27 @@ def _no_deaths(r: Recordings, name: str, kind: str) -> bool:
     return bool(all((study.ends["kind"] != kind).all() for study in studies))
 
 
+def come_back(r: Recordings) -> dict[str, tuple[pd.Series, pd.DataFrame]]:
+    """Inverted gradients and the penalty on `interior`: the largest |z| by episode at the largest actor rate, median
+    over runs, and the last log of every run with its `normalised_score` and whether its critic is `flat`."""
+    found = {}
+    for name in ("inverting_gradients", "pre_activation_penalty"):
+        study = r.need("interior", name)
+        quick = study.saturation[study.saturation["actor_lr"] == GRID[-1]]
+        heights = quick[["z_min", "z_max"]].abs().max(axis=1).groupby(quick["episode"]).median()
+        last = study.saturation.merge(study.norms[[*KEY, "episode", "mean_abs_dq_da"]], on=[*KEY, "episode"])
+        last = last.sort_values("episode").groupby(KEY).tail(1)
+        last = last.merge(study.runs[[*KEY, "normalised_score"]], on=KEY)
+        found[name] = heights, last.assign(flat=last["mean_abs_dq_da"] == 0)
+    return found
+
+
 def _brought_back(r: Recordings) -> bool:
-    studies = [r.need("interior", name).saturation for name in ("inverting_gradients", "pre_activation_penalty")]
-    last = [rows.query("episode == episode.max()") for rows in studies]
-    heights = [fast(rows)[["z_min", "z_max"]].abs().max(axis=1).median() for rows in last]
-    return max(heights) < flat_tanh() and all(rows["dq_da_alignment_compute"].median() < 0 for rows in last)
+    found = come_back(r).values()
+    return all(heights.iloc[-1] < heights.max() / 10 for heights, _ in found) and all(
+        last["dq_da_alignment_compute"].median() < 0 and last.loc[last["normalised_score"] >= VIABLE, "flat"].all()
+        for _, last in found
+    )
 
 
 def _published_above(r: Recordings) -> bool:

@@ -113,7 +113,7 @@ class Learner:
         return tuple(Due(rule.critic_due(u), rule.actor_due(u), rule.target_due(u)) for u in updates)
 
     def actor_due(self, episode: int) -> bool:
-        """Whether the last training step of an episode steps the actors."""
+        """Whether the last training step of an episode, from the second on, steps the actors."""
         return self.algorithm.actor_due((episode - 1) * self.config.updates_per_episode)
 
     def inputs(self) -> EpisodeInputs:

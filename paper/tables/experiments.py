@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, CELL, pair_runs
+from common.analysis.comparison_statistics import BASELINE, CELL, KEY
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.text import MISSING, interval, listed, number, of, seeds_text, tabular
@@ -41,7 +41,8 @@ def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
     kinds = study.ends["kind"]
     return [
-        str((kinds == load.DERIVATIVE).sum()), str((kinds == load.FLAT).sum()), of(row.runs_never_stopping, row.runs),
+        str((kinds == load.DERIVATIVE).sum()) if study.has_tanh else MISSING, str((kinds == load.FLAT).sum()),
+        of(row.runs_never_stopping, row.runs),
         number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
     ]  # fmt: skip
 
@@ -72,25 +73,31 @@ def remedies(r: Recordings) -> str:
     return tabular("l" + "rrrrrrr" * len(presets), header, rows)
 
 
-def without_parts(r: Recordings, preset: str) -> list[tuple[str, StudyFiles, pd.Series]]:
-    """Part, study, and by how much its runs score above the recipe's of the same seed and pair; the worst first."""
+def without_parts(r: Recordings, preset: str) -> list[tuple[str, StudyFiles, pd.DataFrame]]:
+    """Part, study, and its runs beside the recipe's of the same seed and pair; the worst first.
+
+    Of a pair of runs that both have a score: `normalised_score`, `normalised_score_whole` and their `difference`.
+    """
     whole, mark = r.get(preset, RECIPE), f"{RECIPE}-without-"
-    studies = [r.need(preset, name) for name in r.names(preset) if whole and name.startswith(mark)]
-    found = [(s.name.removeprefix(mark), s, pair_runs(s.runs, whole.runs)["difference"]) for s in studies]
-    return sorted(found, key=lambda row: row[2].mean())
+    found = []
+    for name in r.names(preset) if whole else ():
+        if name.startswith(mark):
+            study = r.need(preset, name)
+            both = study.runs.merge(whole.runs, on=KEY, suffixes=("", "_whole"))
+            both["difference"] = both["normalised_score"] - both["normalised_score_whole"]
+            found.append((name.removeprefix(mark), study, both.dropna(subset="difference")))
+    return sorted(found, key=lambda row: row[2]["difference"].mean())
 
 
 def part_rows(r: Recordings) -> list[list[str]]:
     """Cells of PARTS_HEADER for each recorded recipe without one of its parts."""
     rows = []
     for preset in load.PRESETS:
-        for part, study, loss in without_parts(r, preset):
-            whole = r.need(preset, RECIPE).runs
-            same = whole.loc[whole["seed"].isin(study.seeds), "normalised_score"].median()
+        for part, study, both in without_parts(r, preset):
+            medians = (number(both[name].median()) for name in ("normalised_score", "normalised_score_whole"))
             rows.append([
-                f"`{preset}`", part, seeds_text(study.seeds), number(study.runs["normalised_score"].median()),
-                number(same), number(loss.mean(), "+.2f"), of((loss < 0).sum(), len(loss)),
-                number(study.runs["drift"].median()),
+                f"`{preset}`", part, seeds_text(study.seeds), *medians, number(both["difference"].mean(), "+.2f"),
+                of((both["difference"] < 0).sum(), len(both)), number(study.runs["drift"].median()),
             ])  # fmt: skip
     if not rows:
         raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
@@ -103,9 +110,12 @@ def part_changes(r: Recordings) -> str:
     for preset in load.PRESETS:
         parts = without_parts(r, preset)
         if parts:
-            changes = [f"{number(loss.mean(), '+.2f')} without `{part}`" for part, _, loss in parts]
-            fewest = min((study for _, study, _ in parts), key=lambda study: len(study.seeds))
-            told.append(f"on `{preset}`{few_seeds(fewest)} by {listed(changes)}")
+            seeds = {few_seeds(study) for _, study, _ in parts}
+            changes = [
+                f"{number(both['difference'].mean(), '+.2f')} without `{part}`{few_seeds(study) * (len(seeds) > 1)}"
+                for part, study, both in parts
+            ]
+            told.append(f"on `{preset}`{seeds.pop() if len(seeds) == 1 else ''} by {listed(changes)}")
     if not told:
         raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
     return "; ".join(told)

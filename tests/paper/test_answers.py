@@ -30,7 +30,8 @@ def study(**tables: list) -> SimpleNamespace:
             "wrong_side_saturation": tables.get("wrong", [0.5, 0.5]),
         },
     }
-    return SimpleNamespace(**{name: pd.DataFrame(rates | own) for name, own in columns.items()})
+    own = {name: pd.DataFrame(rates | own) for name, own in columns.items()}
+    return SimpleNamespace(**own, has_tanh=tables.get("has_tanh", True))
 
 
 def recorded(**studies: SimpleNamespace) -> SimpleNamespace:
@@ -66,10 +67,11 @@ def test_underflow(frozen: list, improved: list, said: str) -> None:
 def test_single_remedies() -> None:
     flat = study(kind=[load.FLAT, None], never=[False, True], improved=[True, False])
     both = study(kind=[load.BOTH, None], never=[True, True], improved=[True, True])
+    clipped = study(kind=[None, None], has_tanh=False)
     controls = {"clamped_rates": both, "recipe": both, "frozen_actors-with-recipe": both}
-    text = answers.single_remedies(recorded(baseline=study(), flat=flat, both=both, **controls))
+    text = answers.single_remedies(recorded(baseline=study(), flat=flat, both=both, clipped=clipped, **controls))
     assert text == (
-        "On `scaled`, of 2 recorded changes: no run died the first death with flat; no run stopped with both; "
+        "On `scaled`, of 3 recorded changes: no run died the first death with flat; no run stopped with both; "
         "most runs end better than untrained with both."
     )
 
@@ -86,13 +88,18 @@ def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
         return SimpleNamespace(name=name, seeds=list(scores), runs=runs.assign(drift=0.1, **same))
 
     parts = [scored("recipe-without-a", {43: 0.8}), scored("recipe-without-b", {42: 0.1, 43: 0.9})]
-    r = recorded(**{s.name: s for s in (scored("recipe", {42: 0.5, 43: 0.7}), *parts)})
+    whole = scored("recipe", {42: 0.5, 43: 0.7})
+    r = recorded(**{s.name: s for s in (whole, *parts)})
     rows = answers.parts_of_the_recipe(r).splitlines()[-2:]
     assert rows == [
         "| `scaled` | b | 42 and 43 | 0.50 | 0.60 | −0.10 | 1 of 2 | 0.10 |",
         "| `scaled` | a | 43 | 0.80 | 0.70 | +0.10 | 0 of 1 | 0.10 |",
     ]
-    assert which_part(r) == "the mean score changes on `scaled` (1 seed) by −0.10 without `b` and +0.10 without `a`."
+    told = "−0.10 without `b` (2 seeds) and +0.10 without `a` (1 seed)"
+    assert which_part(r) == f"the mean score changes on `scaled` by {told}."
+    told = "−0.10 without `b` and +0.10 without `c`"
+    r = recorded(**{s.name: s for s in (whole, parts[1], scored("recipe-without-c", {42: 0.6, 43: 0.8}))})
+    assert which_part(r) == f"the mean score changes on `scaled` (2 seeds) by {told}."
 
 
 def test_what_is_not_recorded_is_said() -> None:

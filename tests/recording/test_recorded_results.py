@@ -14,6 +14,7 @@ from common.agents.learner import Learner
 from common.agents.reports import RunKey
 from common.config import GRID, StudyConfig
 from common.experiment import Experiment
+from common.recording import schema
 from common.recording.results import Study, find_studies, load_study
 from common.recording.tracking import gradient_columns
 
@@ -49,6 +50,7 @@ def test_whole_grid(folder: Path) -> None:
 
 def test_size_of_what_is_recorded() -> None:
     assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) <= 150e6
+    assert not [path for name in schema.LONG for path in RESULTS.rglob(name)]  # but compressed
 
 
 def test_coasting_law(study: Study) -> None:

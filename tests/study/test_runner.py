@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from faults.resume_helpers import EXPERIMENT, csv_bytes, poison
-from helpers import CPU
+from helpers import CPU, experiments
 
 from common.agents.networks import Actor
 from common.agents.reports import EpisodeReport, RunKey
@@ -51,6 +51,15 @@ def test_seeds_can_be_added_later(tmp_path: Path) -> None:
 
     trained("later", 3, 1)
     assert trained("later", 2) == trained("together", 1, 2, 3)
+
+
+def test_rows_are_of_episodes_in_which_actors_were_due(tmp_path: Path) -> None:
+    """TD3's actors step in odd episodes."""
+    options = {"episodes": 31, "actor_lrs": (1e-2,), "critic_lrs": (1e-2,), "seeds": (1,), **SMALL}
+    folder = run_study(experiments()["td3"], StudyConfig(results_dir=str(tmp_path), **options))
+    rows = load_study(folder).gradient_norms
+    assert rows["episode"].tolist() == [*range(2, 21), 29]
+    assert rows.loc[rows["actor_gradient_norm"].notna(), "episode"].tolist() == [*range(3, 21, 2), 29]
 
 
 class Rows:
