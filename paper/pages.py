@@ -223,7 +223,7 @@ def results(r: Recordings) -> str:
         rows = [(r.row(preset, name), s) for name in there for s in [r.get(preset, name)]]
         cells: dict[str, Callable[[pd.Series, load.StudyFiles], str]] = {
             f"`{preset}`: runs that never stop": lambda row, _: of(row.runs_never_stopping, row.runs),
-            "pairs that learn": lambda row, _: learns(row),
+            "pairs that learn": learns,
             "median score": median_score,
             "above the baseline": lambda _, s, preset=preset: against_baseline(r, preset, s.name),
         }
@@ -232,9 +232,10 @@ def results(r: Recordings) -> str:
     note = (
         "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
         "mean score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
-        "of them); where these are not recorded, at most as many learn as reach 0.5. Weights that never stop may still "
-        "learn nothing. Above the baseline: mean over the same seeds and pairs, so not the difference of the medians. "
-        "Clamped rates are the recipe's control: small learning rates instead of limited steps, two pairs for all. "
+        "of them); where these are not recorded, or scores are of several ages, at most as many learn as reach 0.5. "
+        "Weights that never stop may still learn nothing. Above the baseline: mean over the same seeds and pairs, so "
+        "not the difference of the medians. Clamped rates are the recipe's control: small learning rates instead of "
+        "limited steps, two pairs for all. "
         "`thesis` is in [docs/findings.md](docs/findings.md)."
     )
     if any(not s.one_age for p in SHOWN for name in there if (s := r.get(p, name))):
@@ -275,7 +276,7 @@ def page_row(r: Recordings, preset: str, name: str) -> list[str]:
         f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
         f"{(kinds == load.DERIVATIVE).sum() if study.has_tanh else MISSING} / {(kinds == load.FLAT).sum()}",
         f"{share(row.median_final_saturation)} ({wrong})",
-        number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row),
+        number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row, study),
         of(study.runs["improved"].sum(), row.runs), against_baseline(r, preset, name),
     ]  # fmt: skip
 

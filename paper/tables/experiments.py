@@ -29,9 +29,12 @@ def few_seeds(study: StudyFiles) -> str:
     return f" ({fewest} seed{'s' if fewest > 1 else ''})" if fewest < 3 else ""
 
 
-def learns(row: pd.Series) -> str:
-    """Pairs that learn: by interval; of few seeds in each seed; without a control at most those that are viable."""
-    for count in (row.learning_cells, row.cells_above_both_in_every_seed):
+def learns(row: pd.Series, study: StudyFiles) -> str:
+    """Pairs that learn: by interval; of few seeds in each seed.
+
+    Without a control, or with scores that do not compare with its scores, at most those that are viable.
+    """
+    for count in (row.learning_cells, row.cells_above_both_in_every_seed) * study.one_age:
         if not pd.isna(count):
             return of(count, row.cells)
     return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
@@ -137,7 +140,7 @@ def recipe(r: Recordings) -> str:
             row, study = r.row(preset, name), r.get(preset, name)
             rows.append([
                 f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
-                of(row.viable_cells, row.cells), learns(row), number(study.runs["best_score"].median()),
+                of(row.viable_cells, row.cells), learns(row, study), number(study.runs["best_score"].median()),
                 interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f"),
             ])  # fmt: skip
         rows.append(None)

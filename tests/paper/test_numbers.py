@@ -16,7 +16,7 @@ from common.environment.mec_env import MecEnv, share
 from paper import coasting
 from paper.load import BOTH, DERIVATIVE, FLAT, Recordings
 from paper.pages import against_baseline, sentence
-from paper.tables.experiments import median_score
+from paper.tables.experiments import learns, median_score
 from paper.text import interval, latex, listed, number, rate, seeds_text, significant, span
 from paper.verdicts import NOT, PARTLY, REPRODUCED, better_pairs, large_actor, outcome
 
@@ -116,6 +116,10 @@ def test_scores_of_several_ages_are_marked_and_not_compared(tmp_path: Path) -> N
     r = record(tmp_path / "a", baseline=runs_with([0.1] * 4), gradient_clipping=good[:3] + runs_with([0.5] * 4, 50)[3:])
     assert better_pairs(r, name) is None and against_baseline(r, "scaled", name) == "–"
     assert median_score(r.row("scaled", name), r.need("scaled", name)).endswith("†")
+    still = [{"key": (1, 0, critic_lr), "scores": {0: 0.4, 100: 0.2}} for critic_lr in {key[2] for key in KEYS}]
+    for root, runs, said in (("c", good, "4 of 4"), ("d", good[:3] + runs_with([0.5] * 4, 50)[3:], "at most 4 of 4")):
+        other = record(tmp_path / root, frozen_actors=still, gradient_clipping=runs)
+        assert learns(other.row("scaled", name), other.need("scaled", name)) == said
     assert "scores not compared" in outcome(r, name).here
     assert better_pairs(record(tmp_path / "b", baseline=runs_with([0.1] * 4), gradient_clipping=good), name) == 16
 

@@ -232,7 +232,7 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         "RecipeSlopeEndScaled": "0.20", "RecipeSlopeEndInterior": "0.20",
         "RecipeOverClampedScaled": "1 of 2", "RecipeOverClampedInterior": "1 of 2",  # 0.1 above and 0.1 below
     }  # fmt: skip
-    assert learns(r.row("interior", "recipe")) == "2 of 2"
+    assert learns(r.row("interior", "recipe"), r.need("interior", "recipe")) == "2 of 2"
     row = "`scaled` & The recipe & 1 & 100 & 0.70 & 2 of 2 & 2 of 2 & 0.75 & +0.20"  # best: median of 0.9 and 0.6
     assert body(experiments.recipe(r))[0] == " & ".join(map(latex, row.split(" & ")))
     text = finding(r)
