@@ -53,7 +53,7 @@ def death(r: Recordings) -> Figure:
 def death_and_freeze(r: Recordings) -> Figure:
     """Freeze over gradient death of every agent with the coasting law, and the distribution of the lag between."""
     studies, law = r.need_baselines(), coasting_steps()
-    figure, panels = style.page(3.9, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
+    figure, panels = style.page(3.5, 2, len(studies), sharex="row", sharey="row", height_ratios=(1.25, 1))
     longest = r.runs["total_episodes"].max()
     line = np.geomspace(2, longest, 200)
     bins = np.arange(-LAG_SHOWN, LAG_SHOWN + 1, LAG_BIN)
@@ -86,7 +86,7 @@ def death_and_freeze(r: Recordings) -> Figure:
 def wrong_side(r: Recordings) -> Figure:
     """Share of saturated compute outputs that sit on the worse bound, over time and at the end of every run."""
     studies = r.need_baselines()
-    figure, panels = style.page(3.7, 2, len(studies), sharex="row", sharey=True)
+    figure, panels = style.page(3.3, 2, len(studies), sharex="row", sharey=True)
     for (above, below), study in zip(panels.T, studies.values(), strict=True):
         run_lines(above, study.saturation, "wrong_side_saturation")
         style.episode_axis(above, r.runs["total_episodes"].max())
