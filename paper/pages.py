@@ -12,6 +12,7 @@ from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
+from paper.tables import experiments
 from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score, part_changes
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
@@ -270,11 +271,10 @@ def page(r: Recordings, name: str) -> str:
 def page_row(r: Recordings, preset: str, name: str) -> list[str]:
     """One study's row of an experiment's page."""
     row, study = r.row(preset, name), r.get(preset, name)
-    kinds = study.ends["kind"]
     wrong = share(row.median_final_wrong_side_saturation)
     return [
         f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
-        f"{(kinds == load.DERIVATIVE).sum() if study.has_tanh else MISSING} / {(kinds == load.FLAT).sum()}",
+        " / ".join(experiments.deaths(study)),
         f"{share(row.median_final_saturation)} ({wrong})",
         number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row, study),
         of(study.runs["improved"].sum(), row.runs), against_baseline(r, preset, name),

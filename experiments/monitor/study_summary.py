@@ -14,7 +14,7 @@ GROUP = ["task", "algorithm", "learning_rate", "arm"]
 LIFTED = {"Pendulum-v1": -300.0, "MountainCarContinuous-v0": 90.0}  # returns that count as solved
 DEAD = ("stuck_tanh", "coasting", "frozen")
 EVERY_STEP = "limit both and alpha"  # the arm with all steps of SAC, whose entropy coefficient has its own optimiser
-ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", "limit both and alpha", "normalised",
+ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", EVERY_STEP, "normalised",
              "normalised, limit both")  # fmt: skip
 PANEL = (2.4, 1.9)  # inches
 

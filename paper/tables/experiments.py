@@ -40,12 +40,16 @@ def learns(row: pd.Series, study: StudyFiles) -> str:
     return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
 
 
+def deaths(study: StudyFiles) -> tuple[str, str]:
+    """Runs that died of the tanh, which some variants have not, and of a flat critic."""
+    kinds = study.ends["kind"]
+    return str((kinds == load.DERIVATIVE).sum()) if study.has_tanh else MISSING, str((kinds == load.FLAT).sum())
+
+
 def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
-    kinds = study.ends["kind"]
     return [
-        str((kinds == load.DERIVATIVE).sum()) if study.has_tanh else MISSING, str((kinds == load.FLAT).sum()),
-        of(row.runs_never_stopping, row.runs),
+        *deaths(study), of(row.runs_never_stopping, row.runs),
         number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
     ]  # fmt: skip
 
