@@ -65,9 +65,14 @@ def design(r: Recordings) -> Macros:
     by_preset = {preset: seeds_text(study.seeds) for preset, study in r.baselines.items()}
     others = [f"`{p}`: {text}" for p, text in by_preset.items() if text != next(iter(by_preset.values()))]
     yield "SeedList", next(iter(by_preset.values())) + (f" ({'; '.join(others)})" if others else "")
-    minutes = {(p, n): r.get(p, n).runs["wall_seconds"].sum() / 60 for p in r.compared for n in r.names(p)}
+    studies = {(p, n): r.get(p, n).runs for p in r.compared for n in r.names(p)}
+    cards = {key: sorted({*own["device"].dropna()} - {"cpu", ""}) for key, own in studies.items()}
+    minutes = {key: own["wall_seconds"].sum() / 60 for key, own in studies.items() if not cards[key]}
     yield "StudyMinutes", span(minutes.values())
-    yield "BaselineMinutes", span([minutes[p, BASELINE] for p in r.baselines])
+    yield "BaselineMinutes", span([minutes[p, BASELINE] for p in r.baselines if (p, BASELINE) in minutes])
+    if any(cards.values()):
+        yield "CardStudies", of(sum(map(bool, cards.values())), len(studies))
+        yield "Cards", listed(sorted({name for names in cards.values() for name in names}))
     if runs["score_episode"].nunique() > 1:
         yield "MixedAges", score_ages(runs)
     yield "AlphaInterior", span(r.need("interior").constants["alpha"], ".2f")
@@ -224,7 +229,6 @@ def scores(r: Recordings) -> Macros:
     study = r.need("interior")
     yield "UntrainedInterior", span(study.untrained, ".2f")
     yield "MedianScoreInterior", median_score(r.row("interior", BASELINE), study)
-    yield "ConstantScoreInterior", span(study.constants["score"], ".2f")
 
 
 def _improved(name: str, runs: pd.DataFrame) -> Macros:
@@ -256,8 +260,13 @@ def input_norm(r: Recordings) -> Macros:
         yield f"ImprovedInputNorm{preset.capitalize()}", of(study.runs["improved"].sum(), len(study.runs))
         yield f"ViableInputNorm{preset.capitalize()}", of(row.viable_cells, row.cells)
     above = interior.above_constant
-    yield "AboveConstantInputNormInterior", of((above > 0).sum(), len(above))
-    yield "AboveConstantMargin", number(above.max())
+    if above.max() > 0:
+        varies = span(interior.constants["score"], ".2f")
+        told = f"{of((above > 0).sum(), len(above))} runs are above the best constant action"
+        yield "AboveConstantInputNorm", f"{told}, by at most {number(above.max())}; its score is {varies}, by seed"
+    else:
+        below = number(-above.max())
+        yield "AboveConstantInputNorm", f"no run reaches the best constant action; the best is {below} below"
     full = r.need("interior", "fullnorm")
     yield "ImprovedFullnormInterior", of(full.runs["improved"].sum(), len(full.runs))
     for study, name in ((r.need("interior"), ""), (interior, "InputNorm"), (full, "Fullnorm")):

@@ -19,6 +19,7 @@ from common.recording import schema
 from common.recording.results import SCORE_ENDS, normalised_scores, score_ages, stopping_cell
 
 BASELINE, FROZEN = "baseline", "frozen_actors"
+LIKE = {"clamped_rates": "recipe"}  # experiments whose frozen actors are another's
 FEWEST = 5  # seeds from which intervals and p-values are given; of fewer, seeds are counted
 VIABLE = 0.5  # mean score over seeds from which a cell is worth its training
 KEY = list(schema.RUN_KEY)
@@ -45,9 +46,11 @@ def is_frozen(name: str) -> bool:
 def frozen_control(name: str, names: Iterable[str]) -> str | None:
     """The study of frozen actors that an experiment is held against: with the same change, else the plain one.
 
-    An experiment `recipe`, also with options of its own (`recipe-without-…`), goes with `frozen_actors-with-recipe`.
+    An experiment `recipe`, also with options of its own (`recipe-without-…`), goes with `frozen_actors-with-recipe`, as
+    does `clamped_rates`, which is the recipe but for how it keeps steps small.
     """
-    wanted = [f"{FROZEN}-with-{name}", f"{FROZEN}-with-{name.split('-')[0]}", FROZEN]
+    family = LIKE.get(name, name.split("-")[0])
+    wanted = [f"{FROZEN}-with-{name}", f"{FROZEN}-with-{family}", FROZEN]
     return None if is_frozen(name) else next((control for control in wanted if control in set(names)), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, CELL, KEY
+from common.analysis.comparison_statistics import BASELINE, CELL, KEY, is_frozen
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.text import MISSING, interval, listed, number, of, seeds_text, tabular
@@ -30,10 +30,12 @@ def few_seeds(study: StudyFiles) -> str:
 
 
 def learns(row: pd.Series, study: StudyFiles) -> str:
-    """Pairs that learn: by interval; of few seeds in each seed.
+    """Pairs that learn: by interval; of few seeds in each seed. Frozen actors do not.
 
     Without a control, or with scores that do not compare with its scores, at most those that are viable.
     """
+    if is_frozen(study.name):
+        return MISSING
     for count in (row.learning_cells, row.cells_above_both_in_every_seed) * study.one_age:
         if not pd.isna(count):
             return of(count, row.cells)

@@ -213,10 +213,11 @@ def test_a_seed_without_frozen_actors_leaves_their_count_open(tmp_path: Path) ->
 
 
 def test_control_has_the_same_change() -> None:
-    names = ("baseline", "recipe", "recipe-without-step_limit", "frozen_actors", "frozen_actors-with-recipe")
-    assert [frozen_control(name, names) for name in names] == [
-        "frozen_actors", "frozen_actors-with-recipe", "frozen_actors-with-recipe", None, None
-    ]  # fmt: skip
+    controls = ("frozen_actors", "frozen_actors-with-recipe")
+    names = ("baseline", "recipe", "recipe-without-step_limit", "clamped_rates", *controls)
+    plain, changed = controls
+    assert [frozen_control(name, names) for name in names] == [plain, changed, changed, changed, None, None]
+    assert frozen_control("clamped_rates", names[:-1]) == plain
     assert frozen_control("recipe", names[:2]) is None
 
 
