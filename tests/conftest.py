@@ -20,3 +20,11 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     torch.set_num_threads(1)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_graphics_card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is a GPU, tests that are not marked cuda train on the CPU, in this process and in others."""
+    if request.node.get_closest_marker("cuda") is None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

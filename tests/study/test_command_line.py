@@ -49,11 +49,7 @@ def refused(capsys: pytest.CaptureFixture, arguments: list[str], experiment: Exp
         (["--env", "mars"], "--env mars"),
         (["--replay-capacity", "1005"], "--replay-capacity 1005"),
         (["--critic-hidden", "0"], "--critic-hidden 0"),
-        pytest.param(
-            ["--device", "cuda"],
-            "--device cuda",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there"),
-        ),
+        (["--device", "cuda"], "--device cuda"),
     ],
 )
 def test_bad_option(arguments: list[str], named: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_falls_back_and_says_so_once() -> None:
     assert len(said) == 1 and "not permitted" in said[0] and "\n" not in said[0]
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("name", ["baseline", "fullnorm", "adaptive_scaling"])

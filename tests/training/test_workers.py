@@ -114,7 +114,6 @@ class TestWorkers:
 
 def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [worker_count(threads, 16, CPU) for threads in (1, 2, 4, 64)] == [1, 2, 4, 8]
     assert [worker_count(4, runs, CPU) for runs in (1, 2, 3, 4, 7, 8)] == [1, 1, 1, 2, 3, 4]
     assert worker_count(4, 16, torch.device("cuda")) == 1
