@@ -10,7 +10,16 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, fast, is_control, title
-from paper.tables.experiments import PARTS_HEADER, RECIPE, few_seeds, part_rows
+from paper.tables.experiments import (
+    CLAMPED,
+    PARTS_HEADER,
+    RECIPE,
+    few_seeds,
+    over_clamped,
+    over_each_control,
+    pairs_over_clamped,
+    part_rows,
+)  # fmt: skip
 from paper.tables.law import memory_rows
 from paper.text import listed, markdown, number, of, share
 
@@ -89,6 +98,19 @@ def single_remedies(r: Recordings) -> str:
     return " ".join(parts)
 
 
+def only_smaller_rates(r: Recordings) -> str:
+    """The recipe beside the clamped run that stands for each pair of rates, by preset."""
+    tables = {preset: over_clamped(r, preset) for preset in load.PRESETS}
+    parts = [
+        f"on `{preset}` above it in {pairs_over_clamped(above)} pairs, by {over_each_control(above)}"
+        for preset, above in tables.items()
+        if above is not None
+    ]
+    if not parts:
+        raise NotRecorded(f"{r.results}: {RECIPE} and {CLAMPED} are not recorded on the same preset")
+    return f"The recipe's mean score beside that of small rates without its limit: {'; '.join(parts)}."
+
+
 def parts_of_the_recipe(r: Recordings) -> str:
     """Each recorded recipe without one of its parts beside the recipe's runs of the same seeds and pairs."""
     return f"Beside the recipe's runs of the same seeds and pairs:\n\n{markdown(PARTS_HEADER, part_rows(r))}"
@@ -116,6 +138,7 @@ QUESTIONS = {
     "Underflow or optimiser?": underflow,
     "Does the freeze follow Adam's recursion for other β₁?": recursion,
     "Which single remedy prevents the first death, which the freeze, which improves returns?": single_remedies,
+    "Is the recipe only a smaller learning rate?": only_smaller_rates,
     "Which part of the recipe is needed where?": parts_of_the_recipe,
     "Is a bound that the critic agrees with the right one?": agreed_bounds,
 }

@@ -21,9 +21,17 @@ from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
-from paper.tables.experiments import RECIPE, median_score, over_clamped, part_changes
+from paper.tables.experiments import (
+    RECIPE,
+    actors_add,
+    median_score,
+    over_clamped,
+    over_each_control,
+    pairs_over_clamped,
+    part_changes,
+)  # fmt: skip
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
-from paper.text import interval, listed, number, of, rate, seeds_text, share, significant, span
+from paper.text import listed, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import (
     NOT,
     OPEN,
@@ -302,7 +310,7 @@ def recipe(r: Recordings) -> Macros:
         row, study, name = r.row(preset, RECIPE), r.get(preset, RECIPE), preset.capitalize()
         yield f"RecipeViable{name}", of(row.viable_cells, row.cells)
         yield f"RecipeMedian{name}", median_score(row, study)
-        yield f"RecipeAdd{name}", interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
+        yield f"RecipeAdd{name}", actors_add(row)
         slope = study.saturation.groupby("episode")["dq_da_alignment_compute"].median()
         yield f"RecipeSlopePeak{name}", number(slope.max())
         yield f"RecipeSlopeEnd{name}", number(slope.iloc[-1])
@@ -314,7 +322,8 @@ def recipe(r: Recordings) -> Macros:
                 yield macro, f"{study.configuration.get(option, np.nan):,g}"
         above = over_clamped(r, preset)
         if above is not None:
-            yield f"RecipeOverClamped{name}", of((above > 0).sum(), len(above))
+            yield f"RecipeOverClamped{name}", pairs_over_clamped(above)
+            yield f"RecipeOverControls{name}", over_each_control(above)
 
 
 def parts_of_the_recipe(r: Recordings) -> Macros:

@@ -7,13 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, FROZEN
+from common.analysis.comparison_statistics import BASELINE, FEWEST, FROZEN
+from common.analysis.statistics import t_test
 from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
 from paper.tables import experiments
-from paper.tables.experiments import CLAMPED, DAGGER, RECIPE, SHOWN, few_seeds, learns, median_score, part_changes
+from paper.tables.experiments import (
+    CLAMPED,
+    DAGGER,
+    RECIPE,
+    SHOWN,
+    actors_add,
+    few_seeds,
+    learns,
+    median_score,
+    over_clamped,
+    part_changes,
+)  # fmt: skip
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
@@ -146,11 +158,16 @@ def what_helps(r: Recordings) -> str:
     rows = {preset: r.row(preset, RECIPE) for preset in there}
     told = "the recipe, one setting for every pair of learning rates, reaches half of the possible score at "
     told += listed([f"{of(row.viable_cells, row.cells)} pairs on `{p}`" for p, row in rows.items()])
-    controls = {preset: r.row(preset, CLAMPED) for preset in there if r.get(preset, CLAMPED)}
-    better = [f"`{p}`" for p, row in controls.items() if row.median_score > rows[p].median_score]
-    if better:
-        told += f". On {listed(better)} small rates instead of the limit are better still"
-        told += ": it spares the search for them"
+    beside: dict[str, list[str]] = {}
+    for preset in there:
+        above = over_clamped(r, preset)
+        if above is not None:
+            _, low, high, _ = t_test(above.groupby("seed")["above"].mean(), FEWEST)
+            word = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+            beside.setdefault(word, []).append(f"`{preset}`")
+    if beside:
+        said = listed([f"{word} on {listed(presets)}" for word, presets in beside.items()])
+        told += f". Beside small rates instead of the limit it is {said}; the limit spares the search for them"
     frozen = {preset: r.row(preset, f"{FROZEN}-with-{RECIPE}") for preset in there}
     easy = [f"`{p}`" for p, row in frozen.items() if row is not None and row.viable_cells == row.cells]
     if easy:
@@ -177,7 +194,7 @@ def scores(r: Recordings) -> str:
         "the recipe": [median_of(r, preset, RECIPE) for preset in there],
         "its control: small rates instead of limited steps": [median_of(r, preset, CLAMPED) for preset in there],
         "the recipe with actors that never move": [median_of(r, p, f"{FROZEN}-with-{RECIPE}") for p in there],
-        "what the recipe's actors add to that, mean": [number(r.row(p, RECIPE).actors_add, "+.2f") for p in there],
+        "what the recipe's actors add to that, mean": [actors_add(r.row(p, RECIPE)) for p in there],
         "best constant action": [span(r.get(preset, RECIPE).constants["score"], ".2f") for preset in there],
         "baseline": [median_of(r, preset, BASELINE) for preset in there],
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, CELL, KEY, is_frozen
+from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, is_frozen
+from common.analysis.statistics import t_test
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
-from paper.text import MISSING, interval, listed, number, of, seeds_text, tabular
+from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, tabular
 from paper.verdicts import all_verdicts
 
 SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
@@ -40,6 +41,11 @@ def learns(row: pd.Series, study: StudyFiles) -> str:
         if not pd.isna(count):
             return of(count, row.cells)
     return f"{'at most ' if row.viable_cells else ''}{of(row.viable_cells, row.cells)}"
+
+
+def actors_add(row: pd.Series) -> str:
+    """Mean score above frozen actors', with its interval over seeds where it has one."""
+    return interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f")
 
 
 def deaths(study: StudyFiles) -> tuple[str, str]:
@@ -147,7 +153,7 @@ def recipe(r: Recordings) -> str:
             rows.append([
                 f"`{preset}`", title(name), str(row.seeds), study.age.partition(" ")[2], median_score(row, study),
                 of(row.viable_cells, row.cells), learns(row, study), number(study.runs["best_score"].median()),
-                interval(row.actors_add, row.actors_add_low, row.actors_add_high, "+.2f"),
+                actors_add(row),
             ])  # fmt: skip
         rows.append(None)
     if not rows:
@@ -156,10 +162,11 @@ def recipe(r: Recordings) -> str:
     return tabular("llrrrrrrr", header, rows[:-1])
 
 
-def over_clamped(r: Recordings, preset: str) -> pd.Series | None:
-    """By pair of rates, mean over seeds of the recipe's score above that of the clamped run that stands for the pair.
+def over_clamped(r: Recordings, preset: str) -> pd.DataFrame | None:
+    """Runs of the recipe beside the clamped run that stands for their pair: `above` it in score, at its `rate`.
 
     Clamped rates train only distinct pairs: the partner of a pair has its rates cut at the largest that were trained.
+    `rate` is that of its critic.
     """
     study, control = r.get(preset, RECIPE), r.get(preset, CLAMPED)
     if not (study and control):
@@ -168,7 +175,23 @@ def over_clamped(r: Recordings, preset: str) -> pd.Series | None:
     own = study.runs.assign(**{f"{name}_cut": study.runs[name].clip(upper=largest[name]) for name in CELL})
     theirs = control.runs[["seed", *CELL, "normalised_score"]].rename(columns={name: f"{name}_cut" for name in CELL})
     both = own.merge(theirs, on=["seed", *(f"{name}_cut" for name in CELL)], suffixes=("", "_clamped"))
-    return (both["normalised_score"] - both["normalised_score_clamped"]).groupby([both[name] for name in CELL]).mean()
+    both["above"] = both["normalised_score"] - both["normalised_score_clamped"]
+    return both[["seed", *CELL, "above"]].assign(rate=both["critic_lr_cut"])
+
+
+def pairs_over_clamped(above: pd.DataFrame) -> str:
+    """In how many pairs the recipe's mean score is above that of the pair's clamped run."""
+    means = above.groupby(CELL)["above"].mean()
+    return of((means > 0).sum(), len(means))
+
+
+def over_each_control(above: pd.DataFrame) -> str:
+    """Mean difference to each distinct clamped run, its interval over seeds; pairs that it stands for count alike."""
+    told = []
+    for lr, own in above.groupby("rate"):
+        ends = t_test(own.groupby("seed")["above"].mean(), FEWEST)[:3]
+        told.append(f"{interval(*ends, '+.2f')} at {'a critic rate of ' * (not told)}{rate(lr)}")
+    return f"{listed(told)}, to which larger ones are cut"
 
 
 def verdicts(r: Recordings) -> str:

@@ -81,6 +81,25 @@ def test_agreed_bounds() -> None:
     assert "on `scaled` 1 of 2 such runs have more than 25%" in text and "(median: 35%)" in text
 
 
+def test_only_smaller_rates() -> None:
+    """Five seeds, two distinct controls; rates of 0.1 are held against 1e-4 for the actor and 1e-3 for the critic."""
+
+    def scored(name: str, scores: dict[tuple[float, float], list[float]]) -> SimpleNamespace:
+        rows = [(seed, *pair, x) for pair, own in scores.items() for seed, x in enumerate(own)]
+        runs = pd.DataFrame(rows, columns=["seed", "actor_lr", "critic_lr", "normalised_score"])
+        return SimpleNamespace(name=name, runs=runs)
+
+    small, cut = (1e-4, 1e-4), (1e-4, 1e-3)
+    recipe = scored("recipe", {small: [0.8] * 5, (0.1, 0.1): [0.5, 0.6, 0.7, 0.8, 0.9], cut: [0.7] * 5})
+    clamped = scored("clamped_rates", {small: [0.9] * 5, cut: [0.6] * 5})
+    # cut at 1e-3, by seed: the mean of (−0.1, 0, 0.1, 0.2, 0.3) and 0.1; t(4) 2.776 · 0.0791 / √5
+    assert answers.only_smaller_rates(recorded(recipe=recipe, clamped_rates=clamped)) == (
+        "The recipe's mean score beside that of small rates without its limit: on `scaled` above it in 2 of 3 pairs, "
+        "by −0.10 [−0.10, −0.10] at a critic rate of 1e−4 and +0.10 [+0.00, +0.20] at 1e−3, to which larger ones are "
+        "cut."
+    )
+
+
 def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
     def scored(name: str, scores: dict[int, float]) -> SimpleNamespace:
         runs = pd.DataFrame({"seed": scores.keys(), "normalised_score": scores.values()})
@@ -104,7 +123,7 @@ def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
 
 def test_what_is_not_recorded_is_said() -> None:
     text = answers.answers(recorded(baseline=study()))
-    assert text.count("Not known yet: ") == 5 and text.count("**") == 2 * len(answers.QUESTIONS)
+    assert text.count("Not known yet: ") == 6 and text.count("**") == 2 * len(answers.QUESTIONS)
 
 
 def test_the_monitors_sentence() -> None:

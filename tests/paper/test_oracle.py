@@ -221,6 +221,7 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         write_study(root / "frozen_actors-with-recipe", [{"key": (1, 0, 1e-3), "scores": {0: 0.4, 100: 0.5}}], preset)
         write_study(root / "baseline", [{**run, "scores": {0: 0.4, 100: -0.5}} for run in runs], preset)
     r = Recordings(tmp_path)
+    controls = "+0.00 at a critic rate of 1e−3, to which larger ones are cut"
     assert {name: text for name, text in macros(r).items() if name.startswith(("Recipe", "ActorL", "CriticL"))} == {
         "RecipeViableScaled": "2 of 2", "RecipeViableInterior": "2 of 2",
         "RecipeMedianScaled": "0.70", "RecipeMedianInterior": "0.70",  # of 0.8 and 0.6
@@ -231,12 +232,16 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         "RecipeSlopePeakScaled": "0.70", "RecipeSlopePeakInterior": "0.70",
         "RecipeSlopeEndScaled": "0.20", "RecipeSlopeEndInterior": "0.20",
         "RecipeOverClampedScaled": "1 of 2", "RecipeOverClampedInterior": "1 of 2",  # 0.1 above and 0.1 below
+        "RecipeOverControlsScaled": controls, "RecipeOverControlsInterior": controls,
     }  # fmt: skip
     assert learns(r.row("interior", "recipe"), r.need("interior", "recipe")) == "2 of 2"
     row = "`scaled` & The recipe & 1 & 100 & 0.70 & 2 of 2 & 2 of 2 & 0.75 & +0.20"  # best: median of 0.9 and 0.6
     assert body(experiments.recipe(r))[0] == " & ".join(map(latex, row.split(" & ")))
     text = finding(r)
-    assert "2 of 2 pairs on `scaled` and 2 of 2 pairs on `interior`" in text and "small rates" in text
+    assert (
+        "2 of 2 pairs on `scaled` and 2 of 2 pairs on `interior`" in text
+        and "limit it is not told apart on `scaled` and" in text
+    )
     for row in ("the recipe | 0.70 (", "limited steps | 0.70 (", "never move | 0.50 (1 seed)", "baseline | −0.50"):
         assert row in text
     late = "the recipe's critic loses the slope late, the scores stay"
