@@ -108,7 +108,10 @@ def only_smaller_rates(r: Recordings) -> str:
     ]
     if not parts:
         raise NotRecorded(f"{r.results}: {RECIPE} and {CLAMPED} are not recorded on the same preset")
-    return f"The recipe's mean score beside that of small rates without its limit: {'; '.join(parts)}."
+    return (
+        "The recipe's mean score beside that of small rates without its limit, each pair held against the one at which "
+        f"its rates are cut: {'; '.join(parts)}."
+    )
 
 
 def parts_of_the_recipe(r: Recordings) -> str:

@@ -27,5 +27,6 @@ FIGURES: dict[str, Callable[[Recordings], Figure]] = {
     "fig_wrong_side": mechanism.wrong_side,
     "fig_alignment": mechanism.alignment,
     "fig_recipe": scores.recipe,
+    "fig_parts": scores.parts,
     "fig_monitor": scores.monitor,
 }

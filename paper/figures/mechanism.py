@@ -118,7 +118,7 @@ def alignment(r: Recordings) -> Figure:
     if not there:
         raise NotRecorded(f"{r.results}: {column} is not recorded in {', '.join(ALIGNED)} on any preset")
     names = [name for name in ALIGNED if any(s.name == name for studies in there.values() for s in studies)]
-    figure, panels = style.page(2.0, 1, len(there), sharey=True)
+    figure, panels = style.page(1.8, 1, len(there), sharey=True)
     colours = {name: colormaps["plasma"](0.85 * i / max(len(names) - 1, 1)) for i, name in enumerate(names)}
     for axes, studies in zip(panels[0], there.values(), strict=True):
         for study in studies:

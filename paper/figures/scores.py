@@ -69,13 +69,22 @@ def score_at_stopping(study: StudyFiles) -> pd.Series:
 def recipe(r: Recordings) -> Figure:
     """Score of every run of baseline, recipe and controls, a panel per preset, a lane per actor rate."""
     presets = [preset for preset in r.compared if RECIPE in r.names(preset)]
-    if not presets:
-        raise NotRecorded(f"{r.results}: {RECIPE} is not recorded on any preset")
-    wanted = [BASELINE, "input_norm", "step_limit", RECIPE]
     there = dict.fromkeys(name for preset in presets for name in r.names(preset))
-    names = [n for n in wanted if n in there] + sorted(n for n in there if n.startswith(f"{RECIPE}-"))
-    names += sorted(name for name in there if is_control(name))
-    figure, panels = style.page(1.0 + 0.25 * len(names), 1, len(presets), sharey=True)
+    names = [n for n in (BASELINE, "input_norm", "step_limit", RECIPE) if n in there]
+    return _scores(r, presets, names + sorted(name for name in there if is_control(name)))
+
+
+def parts(r: Recordings) -> Figure:
+    """The same of the recipe and what is left of it without one of its parts."""
+    without = {p: [n for n in r.names(p) if n.startswith(f"{RECIPE}-")] for p in r.compared if RECIPE in r.names(p)}
+    presets = [preset for preset, names in without.items() if names]
+    return _scores(r, presets, [RECIPE, *sorted({name for names in without.values() for name in names})])
+
+
+def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
+    if not presets:
+        raise NotRecorded(f"{r.results}: {names[-1] if names else RECIPE} is not recorded on any preset")
+    figure, panels = style.page(1.0 + 0.23 * len(names), 1, len(presets), sharey=True)
     studies = []
     for axes, preset in zip(panels[0], presets, strict=True):
         own = {name: study for name in names if (study := r.get(preset, name))}

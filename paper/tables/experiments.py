@@ -191,7 +191,7 @@ def over_each_control(above: pd.DataFrame) -> str:
     for lr, own in above.groupby("rate"):
         ends = t_test(own.groupby("seed")["above"].mean(), FEWEST)[:3]
         told.append(f"{interval(*ends, '+.2f')} at {'a critic rate of ' * (not told)}{rate(lr)}")
-    return f"{listed(told)}, to which larger ones are cut"
+    return listed(told)
 
 
 def verdicts(r: Recordings) -> str:

@@ -94,9 +94,9 @@ def test_only_smaller_rates() -> None:
     clamped = scored("clamped_rates", {small: [0.9] * 5, cut: [0.6] * 5})
     # cut at 1e-3, by seed: the mean of (−0.1, 0, 0.1, 0.2, 0.3) and 0.1; t(4) 2.776 · 0.0791 / √5
     assert answers.only_smaller_rates(recorded(recipe=recipe, clamped_rates=clamped)) == (
-        "The recipe's mean score beside that of small rates without its limit: on `scaled` above it in 2 of 3 pairs, "
-        "by −0.10 [−0.10, −0.10] at a critic rate of 1e−4 and +0.10 [+0.00, +0.20] at 1e−3, to which larger ones are "
-        "cut."
+        "The recipe's mean score beside that of small rates without its limit, each pair held against the one at which "
+        "its rates are cut: on `scaled` above it in 2 of 3 pairs, by −0.10 [−0.10, −0.10] at a critic rate of 1e−4 and "
+        "+0.10 [+0.00, +0.20] at 1e−3."
     )
 
 

@@ -221,7 +221,7 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
         write_study(root / "frozen_actors-with-recipe", [{"key": (1, 0, 1e-3), "scores": {0: 0.4, 100: 0.5}}], preset)
         write_study(root / "baseline", [{**run, "scores": {0: 0.4, 100: -0.5}} for run in runs], preset)
     r = Recordings(tmp_path)
-    controls = "+0.00 at a critic rate of 1e−3, to which larger ones are cut"
+    controls = "+0.00 at a critic rate of 1e−3"
     assert {name: text for name, text in macros(r).items() if name.startswith(("Recipe", "ActorL", "CriticL"))} == {
         "RecipeViableScaled": "2 of 2", "RecipeViableInterior": "2 of 2",
         "RecipeMedianScaled": "0.70", "RecipeMedianInterior": "0.70",  # of 0.8 and 0.6

@@ -20,7 +20,7 @@ from paper.figures import FIGURES, mechanism, stopping, style, training
 from paper.load import NotRecorded, Recordings
 
 ROOT = Path(__file__).resolve().parents[2]
-LATER = {"fig_recipe", "fig_monitor"}  # their studies are not among these
+LATER = {"fig_recipe", "fig_parts", "fig_monitor"}  # their studies are not among these
 
 
 def stops(_seed: int, actor_lr: float, _critic_lr: float) -> int | None:
@@ -59,6 +59,9 @@ def test_the_recipes_figure_once_it_is_recorded(results: Path, tmp_path: Path) -
     edit(folder / schema.RUNS, lambda text: text.replace(",baseline,", ",recipe,"))
     figure = FIGURES["fig_recipe"](Recordings(tmp_path / "results"))
     assert [axes.get_title() for axes in figure.axes] == ["interior"]
+    shutil.copytree(folder, folder.with_name("recipe-without-step_limit"))
+    (panel,) = FIGURES["fig_parts"](Recordings(tmp_path / "results")).axes
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == ["The recipe", "The recipe, without step limit"]
 
 
 def test_deaths_of_every_episode_are_resolved() -> None:
