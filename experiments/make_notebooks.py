@@ -93,8 +93,7 @@ print(SCRIPT)
 RUN = """\
 # @title Run the study, or go on with it
 OPTIONS = "--env scaled --seeds 42"  # @param {type: "string"}
-# --env scaled, thesis or interior; --seeds 42 43 44 as in the recorded studies; --quick for a small try; --help lists
-# all options.
+# --env scaled, thesis or interior; --seeds 42 43 44 for three seeds; --quick for a small try; --help lists all options.
 
 RESULTS = HOME / "results"
 # The progress bar: renewed once a second, and shown where the terminal has no size.

@@ -18,8 +18,8 @@ study() { # preset experiment seeds [options …] -> folder's name below the pre
 all() {
   for preset in interior scaled thesis; do
     study $preset recipe "$ten"
-    study $preset clamped_rates "$three"
-    study $preset frozen_actors "$three" --with-recipe
+    study $preset clamped_rates "$ten"
+    study $preset frozen_actors "$ten" --with-recipe
     study $preset frozen_actors "$three"
   done
   for preset in interior scaled; do

@@ -71,8 +71,8 @@ def underflow(r: Recordings) -> str:
 
 def recursion(r: Recordings) -> str:
     """Predicted lags beside measured ones."""
-    header = ["β₁", "leading order", "simulated", "measured", "agents frozen"]
-    said = "Lag of freeze behind death on `scaled`, actor rates from 0.01, median and 5% to 95%:"
+    header = ["β₁", "actor rate", "seeds", "leading order", "simulated", "measured", "agents frozen"]
+    said = "Lag of freeze behind death on `scaled`, median and 5% to 95%, of the agents that froze before the end:"
     return f"{said}\n\n{markdown(header, memory_rows(r))}"
 
 

@@ -270,11 +270,11 @@ def input_norm(r: Recordings) -> Macros:
     above = interior.above_constant
     if above.max() > 0:
         varies = span(interior.constants["score"], ".2f")
-        told = f"{of((above > 0).sum(), len(above))} runs are above the best constant action"
+        told = f"{of((above > 0).sum(), len(above))} runs end above the best constant action"
         yield "AboveConstantInputNorm", f"{told}, by at most {number(above.max())}; its score is {varies}, by seed"
     else:
         below = number(-above.max())
-        yield "AboveConstantInputNorm", f"no run reaches the best constant action; the best is {below} below"
+        yield "AboveConstantInputNorm", f"no run ends above the best constant action; the best is {below} below"
     full = r.need("interior", "fullnorm")
     yield "ImprovedFullnormInterior", of(full.runs["improved"].sum(), len(full.runs))
     for study, name in ((r.need("interior"), ""), (interior, "InputNorm"), (full, "Fullnorm")):

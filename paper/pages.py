@@ -114,8 +114,9 @@ def sentence(r: Recordings, name: str) -> str:
         if study.one_age:
             said.append(f"the median score is {number(r.row(preset, study.name).median_score)}")
         parts.append(f"on `{preset}`{few_seeds(study)} {listed(said)}")
-    if not all(study.one_age for study in own.values()):
-        parts.append("scores are not compared, because full runs are not recorded with the present code yet")
+    early = [f"`{preset}`" for preset, study in own.items() if not study.one_age]
+    if early:
+        parts.append(f"scores on {listed(early)} are not compared, because full runs are not recorded there yet")
     return f"{SENTENCE} {title(study.name)}: {'; '.join(parts)}."
 
 
@@ -140,13 +141,14 @@ def monitor(r: Recordings) -> str:
                 f"{number(plain.return_median, ',.0f')}, {plain.without_slope_at_end} without slope{others})"
             )
         elif rate_of == 0.001:
-            usual.append((limited.seeds_solved, plain.seeds_solved, limited.seeds, plain.seeds))
+            usual.append((both.seeds_solved, plain.seeds_solved, both.seeds, plain.seeds))
     if not told:
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
     said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with every optimiser's steps limited, {listed(told)}."
     if usual:
         limited, plain, *of_all = map(sum, zip(*usual, strict=True))
-        said += f" At 0.001 {of(limited, of_all[0])} limited runs do, and {of(plain, of_all[1])} plain ones."
+        said += f" At 0.001 {of(limited, of_all[0])} runs with the steps of actor and critic limited do, and "
+        said += f"{of(plain, of_all[1])} plain ones."
     return said
 
 
@@ -192,13 +194,13 @@ def scores(r: Recordings) -> str:
     there = [preset for preset in load.PRESETS if r.get(preset, RECIPE)]
     rows = {
         "the recipe": [median_of(r, preset, RECIPE) for preset in there],
-        "its control: small rates instead of limited steps": [median_of(r, preset, CLAMPED) for preset in there],
+        "its control, for the same pairs: small rates instead of limited steps": [clamped_median(r, p) for p in there],
         "the recipe with actors that never move": [median_of(r, p, f"{FROZEN}-with-{RECIPE}") for p in there],
         "what the recipe's actors add to that, mean": [actors_add(r.row(p, RECIPE)) for p in there],
         "best constant action": [span(r.get(preset, RECIPE).constants["score"], ".2f") for preset in there],
         "baseline": [median_of(r, preset, BASELINE) for preset in there],
     }
-    slow = {p: number(fast(s.runs, False)["normalised_score"].median()) for p, s in r.baselines.items()}
+    slow = {p: number(_by_seed(fast(s.runs, False), "normalised_score")) for p, s in r.baselines.items()}
     mixed = {preset: "" if study.one_age else DAGGER for preset, study in r.baselines.items()}
     rows["baseline, actor rates below 0.01"] = [slow[p] + mixed[p] if p in slow else MISSING for p in there]
     table = markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
@@ -207,6 +209,17 @@ def scores(r: Recordings) -> str:
     if any(mixed.values()):
         note += f" {DAGGER} Some runs were stopped early, so scores are of several ages."
     return f"Median scores (0: random actions, 1: a greedy oracle):\n\n{table}\n\n{note}"
+
+
+def _by_seed(runs: pd.DataFrame, column: str) -> float:
+    """As a study's median score: mean over seeds of the median over pairs."""
+    return runs.groupby("seed")[column].median().mean()
+
+
+def clamped_median(r: Recordings, preset: str) -> str:
+    """The median score of clamped rates where each of the recipe's pairs has the run that stands for it."""
+    found = over_clamped(r, preset)
+    return MISSING if found is None else number(_by_seed(found, "clamped")) + few_seeds(r.get(preset, CLAMPED))
 
 
 def median_of(r: Recordings, preset: str, name: str) -> str:

@@ -44,7 +44,10 @@ GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A verdict, one sentence for people, the four numbers that it rests on, and what to try, the first thing first."""
+    """A verdict (docs/monitor.md has the table), one sentence for people, the numbers it rests on, what to try first.
+
+    `evidence` has four numbers by name, means of recent measured updates; with `not_enough_data` how many there are.
+    """
 
     verdict: str
     sentence: str
@@ -77,7 +80,8 @@ def report(history: History) -> str:
     found = diagnose(history)
     lines = [f"{found.verdict}: {found.sentence}"]
     if len(history) >= ENOUGH:
-        lines.append(f"  mean of the last {min(RECENT, len(history))} measured updates:")
+        rested_on = (found.verdict in ("frozen", "coasting") and _dead(history)) or history
+        lines.append(f"  mean of the last {min(RECENT, len(rested_on))} measured updates:")
     lines += [f"  {name} {_number(value)}" for name, value in found.evidence.items()]
     lines += [f"  {place}. {what}" for place, what in enumerate(found.advice, 1)]
     if history:
@@ -120,6 +124,11 @@ def _frozen(history: History) -> bool:
     return all(row["actor_step_norm"] == 0 for row in history[-STILL:])
 
 
+def _dead(history: History) -> History:
+    """The last measured updates whose gradient was exactly 0, oldest first."""
+    return [*takewhile(lambda row: row["actor_gradient_norm"] == 0, reversed(history))][::-1]
+
+
 def _make_frozen(history: History) -> Diagnosis:
     if history[-1]["actor_gradient_norm"] == 0:
         where, advice = _lost(history)
@@ -130,16 +139,15 @@ def _make_frozen(history: History) -> Diagnosis:
     return Diagnosis(
         "frozen",
         f"The actor's weights do not move any more, {cause}.",
-        _evidence(history, "actor_step_norm", "actor_gradient_norm", "tanh_derivative", "dq_da_abs_mean"),
+        _evidence(_dead(history) or history, *_OF_A_DEATH),
         advice,
     )
 
 
 def _coasting(history: History) -> bool:
-    dead = takewhile(lambda row: row["actor_gradient_norm"] == 0, reversed(history))
-    steps = [row["actor_step_norm"] for row in dead]  # the latest first
-    shrinking = all(after < before for after, before in pairwise(steps))
-    return len(steps) >= 2 and shrinking and steps[0] < SHRINKING * steps[-1]
+    steps = [row["actor_step_norm"] for row in _dead(history)]
+    shrinking = all(after < before for before, after in pairwise(steps))
+    return len(steps) >= 2 and shrinking and steps[-1] < SHRINKING * steps[0]
 
 
 def _make_coasting(history: History) -> Diagnosis:
@@ -148,13 +156,14 @@ def _make_coasting(history: History) -> Diagnosis:
         "coasting",
         "The actor's gradient is exactly 0 and its weights only roll on with the optimiser's momentum, until they "
         f"freeze: {where}.",
-        _evidence(history, "actor_gradient_norm", "actor_step_norm", "tanh_derivative", "dq_da_abs_mean"),
+        _evidence(_dead(history), *_OF_A_DEATH),
         advice,
     )
 
 
-def _flat(history: History) -> bool:
-    slope = _recent(history, "dq_da_abs_mean")
+def _flat(history: History, recent: History | None = None) -> bool:
+    """Whether the slope is lost in the `recent` measured updates, by default the last ones of the history."""
+    slope = _recent(recent or history, "dq_da_abs_mean")
     known = [row["dq_da_abs_mean"] for row in history if not math.isnan(row["dq_da_abs_mean"])]
     return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * median(known))
 
@@ -168,15 +177,17 @@ def _without_slope(history: History) -> bool:
 
 
 def _lost(history: History) -> tuple[str, tuple[str, ...]]:
-    """Where a gradient of 0 is lost, and what to try."""
-    if _without_slope(history):
-        flat = ", and the critic is flat there, too" if _flat(history) else ""
+    """Where a gradient of 0 is lost, and what to try: read off the updates since it is 0, however few these are."""
+    dead = _dead(history)
+    if _without_slope(dead):
+        flat = ", and the critic is flat there, too" if _flat(history, dead) else ""
         return f"its tanh outputs have no slope left{flat}", _STUCK
-    if _flat(history):
+    if _flat(history, dead):
         return "the critic is flat at its actions", _FLAT
     return "its tanh outputs have slope, but its loss does not reach its weights", _UNREACHED
 
 
+_OF_A_DEATH = ("actor_gradient_norm", "actor_step_norm", "tanh_derivative", "dq_da_abs_mean")
 _STUCK = (AGAIN + ", and", LIMIT, NORMALISE, SLOWER)
 _UNREACHED = ("look at the actor's loss: is the action detached, or computed under no_grad?",
               "give critic= if it is not given: it may be flat")  # fmt: skip
@@ -269,7 +280,8 @@ def _make_constant(history: History) -> Diagnosis:
 def _healthy(history: History) -> Diagnosis:
     return Diagnosis(
         "healthy",
-        f"The actor learns: its tanh has slope ({_number(_recent(history, 'tanh_derivative'))}) and its weights move.",
+        f"Nothing wrong shows here: the tanh has slope ({_number(_recent(history, 'tanh_derivative'))}) and the "
+        "actor's weights move. Whether it learns, its returns say.",
         _evidence(history, "tanh_derivative", "saturation_ratio", "dq_da_abs_mean", "actor_step_norm"),
         (),
     )

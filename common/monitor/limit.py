@@ -19,7 +19,8 @@ def limit_steps(
     they are. Of two limits on one optimiser both hold, so the smaller one counts.
 
     Returns a handle; its `remove()` ends the limit.
-    Raises TypeError where `optimizer` is no torch optimiser, ValueError where `relative` is not above 0.
+    Raises TypeError where `optimizer` is no torch optimiser, ValueError where `relative` is not above 0
+    or `modules` hold none of the optimiser's parameters.
     """
     return StepLimit(optimizer, relative, modules)
 

@@ -123,7 +123,7 @@ class SaturationMonitor:
         return diagnose(self.history)
 
     def report(self) -> str:
-        """Verdict, evidence, advice and the latest scalars, for people."""
+        """Verdict, evidence, advice, the first and the latest scalars, for people."""
         return report(self.history)
 
     def _check(self) -> None:

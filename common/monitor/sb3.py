@@ -16,6 +16,7 @@ class SaturationCallback(BaseCallback):
 
     `monitor` is the SaturationMonitor from the start of `learn` on: history, diagnosis() and report() stay readable
     afterwards. A `learn` with `reset_num_timesteps=False` goes on with the history, also of a model that was loaded.
+    `verbose` is SB3's own and changes nothing here.
     Raises MonitorError where the model has no actor and critic with optimisers of their own.
     """
 

@@ -100,7 +100,10 @@ class Shard:
     def _episode(self) -> None:
         start = time.perf_counter()
         episode = self.engine.episode + 1
-        report = self.engine.train_episode(details=is_logged(episode, self.config.log_every, self.engine.actor_due))
+        logged = is_logged(episode, self.config.log_every, self.engine.actor_due)
+        report = self.engine.train_episode(details=logged)
+        if logged:
+            self.engine.wait()
         with self.engine.timer.phase("tracking"):
             self.tracker.observe(report)
         if episode % self.config.eval_every == 0:

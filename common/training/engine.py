@@ -67,6 +67,12 @@ class Engine(Learner):
             count = -(-(span.runs.stop - span.runs.start) // size)
             self.blocks.append([self.part(own) for own in _split(span.runs, count)])
 
+    def wait(self) -> None:
+        """Wait for what a GPU still has to do, as a phase of its own: it would count where the host next needs it."""
+        if self.device.type == "cuda":
+            with self.phase("GPU"):
+                torch.cuda.synchronize(self.device)
+
     def close(self) -> None:
         """End the worker processes."""
         self.workers.restart(1)

@@ -3,6 +3,7 @@
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -67,8 +68,11 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                     continue
                 x, colour = place + (step - (len(rates) - 1) / 2) * 0.25, actor_colour(rate)
                 dead = cell["verdict_end"].isin(DEAD)
+                seeds = cell["seed"] - cell["seed"].mean()
+                beside = x + 0.14 * seeds / max(1, np.ptp(cell["seed"]))
                 for rows, face in ((cell[~dead], colour), (cell[dead], "white")):
-                    panel.scatter([x] * len(rows), rows["return_mean"], s=9, facecolor=face, edgecolor=colour, lw=0.7)
+                    at = beside[rows.index], rows["return_mean"]
+                    panel.scatter(*at, s=9, facecolor=face, edgecolor=colour, lw=0.7)
                 median = cell["return_mean"].median()
                 panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
         if task in LIFTED:

@@ -56,10 +56,11 @@ def deaths(study: StudyFiles) -> tuple[str, str]:
 
 def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
-    return [
+    cells = [
         *deaths(study), of(row.runs_never_stopping, row.runs),
         number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
     ]  # fmt: skip
+    return [cell.replace(" of ", "/") for cell in cells]
 
 
 def remedies(r: Recordings) -> str:
@@ -163,10 +164,10 @@ def recipe(r: Recordings) -> str:
 
 
 def over_clamped(r: Recordings, preset: str) -> pd.DataFrame | None:
-    """Runs of the recipe beside the clamped run that stands for their pair: `above` it in score, at its `rate`.
+    """Each of the recipe's seeds and pairs beside the `clamped` score that stands for it; by how much it is `above`.
 
     Clamped rates train only distinct pairs: the partner of a pair has its rates cut at the largest that were trained.
-    `rate` is that of its critic.
+    `rate` is that of the partner's critic.
     """
     study, control = r.get(preset, RECIPE), r.get(preset, CLAMPED)
     if not (study and control):
@@ -176,7 +177,8 @@ def over_clamped(r: Recordings, preset: str) -> pd.DataFrame | None:
     theirs = control.runs[["seed", *CELL, "normalised_score"]].rename(columns={name: f"{name}_cut" for name in CELL})
     both = own.merge(theirs, on=["seed", *(f"{name}_cut" for name in CELL)], suffixes=("", "_clamped"))
     both["above"] = both["normalised_score"] - both["normalised_score_clamped"]
-    return both[["seed", *CELL, "above"]].assign(rate=both["critic_lr_cut"])
+    both = both.rename(columns={"normalised_score_clamped": "clamped", "critic_lr_cut": "rate"})
+    return both[["seed", *CELL, "clamped", "above", "rate"]]
 
 
 def pairs_over_clamped(above: pd.DataFrame) -> str:

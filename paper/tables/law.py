@@ -94,24 +94,22 @@ def memory_studies(r: Recordings) -> list[tuple[float, StudyFiles]]:
 
 
 def memory(r: Recordings) -> str:
-    """Lag of freeze behind death by β₁: leading order, simulated, measured."""
-    return tabular("crrrr", [r"$\beta_1$ & leading order & simulated & measured & agents frozen"], memory_rows(r))
+    """Lag of freeze behind death by β₁ and actor rate: leading order, simulated, measured."""
+    header = r"$\beta_1$ & actor lr & seeds & leading order & simulated & measured & agents frozen"
+    return tabular("ccrrrrr", [header], memory_rows(r))
 
 
 def memory_rows(r: Recordings) -> list[list[str]]:
-    """A row for each β₁ that is recorded. Raises NotRecorded where it is the baseline's alone."""
+    """A row for each recorded β₁ and each fast actor rate. Raises NotRecorded where it is the baseline's alone."""
     rows = []
     for beta1, study in memory_studies(r):
-        own = fast(study.agents)
-        deaths = own["gradient_death_episode"].dropna()
-        dead, lag = deaths[deaths < EARLY], own["lag"].dropna()
-        simulated = np.concatenate([
-            simulated_lag(lr, moving_share(r), dead[own["actor_lr"] == lr].to_numpy(), beta1)[0]
-            for lr in sorted(own.loc[dead.index, "actor_lr"].unique())
-        ]) if len(dead) else np.array([])  # fmt: skip
-        leading = number(coasting_steps(beta1), ".0f") if beta1 else MISSING
-        counted = f"{number(len(lag) / len(own), '.0%')}" if len(own) else MISSING
-        rows.append([f"{beta1:g}", leading, spread(simulated), spread(lag), counted])
+        for lr, own in fast(study.agents).groupby("actor_lr"):
+            deaths, lag = own["gradient_death_episode"].dropna(), own["lag"].dropna()
+            dead = deaths[deaths < EARLY].to_numpy()
+            simulated = simulated_lag(lr, moving_share(r), dead, beta1)[0] if len(dead) else dead
+            leading = number(coasting_steps(beta1), ".0f") if beta1 else MISSING
+            lags, frozen = [leading, spread(simulated), spread(lag)], number(len(lag) / len(own), ".0%")
+            rows.append([f"{beta1:g}", rate(lr), str(len(study.seeds)), *lags, frozen])
     return rows
 
 

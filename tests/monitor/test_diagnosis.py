@@ -85,6 +85,17 @@ def test_a_gradient_of_0_points_at_where_it_is_lost(expected: str, steps: list, 
     assert advice in found.advice[0]
 
 
+@pytest.mark.parametrize(("expected", "steps"), [("frozen", [0.0, 0.0]), ("coasting", [0.1, 0.01])])
+def test_a_death_is_read_off_the_updates_since_then(expected: str, steps: list) -> None:
+    """Four live updates, whose mean slope is large, and two dead ones."""
+    lost = {name: [value] * 2 for name, value in DEAD.items()}
+    rows = history(6, actor_gradient_norm=[0.0, 0.0], actor_step_norm=steps, **lost)
+    found = diagnose(rows)
+    assert found.verdict == expected and "no slope left" in found.sentence and "start again" in found.advice[0]
+    assert found.evidence["tanh_derivative"] == DEAD["tanh_derivative"]
+    assert "mean of the last 2 measured updates" in report(rows)
+
+
 def test_stuck_tanh() -> None:
     assert verdict(tanh_derivative=diagnosis.NO_SLOPE * 0.99) == "stuck_tanh"
     assert verdict(tanh_derivative=diagnosis.NO_SLOPE * 1.01) != "stuck_tanh"
