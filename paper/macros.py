@@ -347,6 +347,11 @@ def monitor(r: Recordings) -> Macros:
     for arm, name in (("plain", "MonitorSolvedPlain"), (every, "MonitorSolved")):
         returns = runs.loc[runs["arm"] == arm, "return_mean"]
         yield name, of((returns > LIFTED["Pendulum-v1"]).sum(), len(returns))
+    alone = {side: runs[runs["arm"] == f"limit {side}"] for side in ("actor", "critic")}
+    if all(len(own) for own in alone.values()):
+        yield "MonitorAlone", listed(alone["actor"]["algorithm"].unique())
+        for side, own in alone.items():
+            yield f"MonitorSolved{side.capitalize()}", of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
     dead = td3.loc[["plain"], "verdict_end"].isin(DEAD)
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):

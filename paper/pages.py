@@ -134,7 +134,12 @@ def monitor(r: Recordings) -> str:
         has_third = EVERY_STEP in own.index
         limited = own.loc[EVERY_STEP] if has_third else both
         if rate_of == 0.1:
-            others = f"; two limits only: {of(both.seeds_solved, both.seeds)}" if has_third else ""
+            arms = {"two limits only": "limit both"} if has_third else {}
+            arms |= {"the actor's only": "limit actor", "the critic's only": "limit critic"}
+            others = "".join(
+                f"; {what}: {of(own.loc[arm].seeds_solved, own.loc[arm].seeds)}" for what, arm in arms.items()
+                if arm in own.index
+            )  # fmt: skip
             told.append(
                 f"{of(limited.seeds_solved, limited.seeds)} runs of {algorithm} end above −300, in the median at "
                 f"{number(limited.return_median, '.0f')} (plain: {of(plain.seeds_solved, plain.seeds)}, "

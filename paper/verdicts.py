@@ -17,6 +17,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE, pair_runs
 from common.analysis.statistics import reproduces
 from common.config import GRID
+from experiments.monitor.study_summary import LIFTED
 from paper import load
 from paper.coasting import flat_tanh
 from paper.load import NotRecorded, Recordings, StudyFiles, fast
@@ -29,6 +30,7 @@ FACTOR = 3.0  # by which a published ratio or height may be missed
 TOO_SLOW = 2.0  # times the baseline's time per episode above which an experiment counts as too slow
 IN_RANGE = 0.9  # share of the ratios that must lie in the published range
 MOST = 2 / 3  # share of single runs that must do as published
+CLAMPED = "clamped_rates"
 COST_FILE = load.ROOT / "benchmarks" / "results" / "experiments_cpu.csv"
 
 
@@ -259,6 +261,11 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("one published return is above all of ours at its critic's rate", lambda r: _published_above(r)),
     ("the recipe's critic loses the slope late, the scores stay", lambda r: _slope_lost_late(r)),
     ("at 0.001 limited and plain agents of others do alike", lambda r: _alike(r)),
+    ("the actor's limit saves fast agents of others, the critic's does not", lambda r: _actors_limit(r)),
+    ("still actors of the recipe are viable on interior", lambda r: _all_viable(r, "frozen_actors-with-recipe")),
+    ("on interior clamped runs end below still actors", lambda r: _row(r, "interior", CLAMPED).actors_add < 0),
+    ("on scaled clamped rates end above the recipe", lambda r: _above_the_recipe(r, "scaled", CLAMPED) > 0),
+    ("on interior the recipe needs limits and normalised inputs", lambda r: _needed(r, "step_limit", "input_norm")),
     ("as many pairs of the recipe are viable on interior as on scaled", lambda r: len(_viable_of_the_recipe(r)) == 1),
 )  # fmt: skip
 
@@ -401,6 +408,31 @@ def _alike(r: Recordings) -> bool:
     if not {"plain", "limit both"} <= set(medians):
         raise NotRecorded("monitor: not recorded at 0.001")
     return bool(((medians["plain"] - medians["limit both"]).abs() < 30).all())
+
+
+def _actors_limit(r: Recordings) -> bool:
+    runs = r.need_monitor().query("task == 'Pendulum-v1' and learning_rate == 0.1")
+    solved = (runs["return_mean"] > LIFTED["Pendulum-v1"]).groupby(runs["arm"]).mean()
+    if not {"limit actor", "limit critic"} <= set(solved.index):
+        raise NotRecorded("monitor: no limit alone is recorded at 0.1")
+    return solved["limit actor"] > 0.8 and solved["limit critic"] < 0.2
+
+
+def _row(r: Recordings, preset: str, name: str) -> pd.Series:
+    return r.row(preset, r.need(preset, name).name)
+
+
+def _all_viable(r: Recordings, name: str) -> bool:
+    row = _row(r, "interior", name)
+    return row.viable_cells == row.cells
+
+
+def _above_the_recipe(r: Recordings, preset: str, name: str) -> float:
+    return _row(r, preset, name).median_score - _row(r, preset, "recipe").median_score
+
+
+def _needed(r: Recordings, *parts: str) -> bool:
+    return all(_above_the_recipe(r, "interior", f"recipe-without-{part}") < -0.5 for part in parts)
 
 
 def _viable_of_the_recipe(r: Recordings) -> set[int]:

@@ -105,6 +105,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
 def run(job: Job) -> dict[str, Any]:
     """Train and evaluate one agent; returns its row."""
     import gymnasium
+    import numpy as np
     import stable_baselines3
     import torch
     from stable_baselines3.common.env_util import make_vec_env
@@ -125,7 +126,7 @@ def run(job: Job) -> dict[str, Any]:
     own = {}
     if task.noise and job.algorithm != "SAC":
         size = training.action_space.shape[0]
-        own["action_noise"] = OrnsteinUhlenbeckActionNoise([0.0] * size, [task.noise] * size)
+        own["action_noise"] = OrnsteinUhlenbeckActionNoise(np.zeros(size), np.full(size, task.noise))
     model = getattr(stable_baselines3, job.algorithm)(
         "MlpPolicy", training, learning_rate=job.learning_rate, seed=job.seed, device="cpu",
         policy_kwargs={"net_arch": HIDDEN}, **own,

@@ -9,10 +9,10 @@ from common.analysis.statistics import t_test
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
 from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, tabular
-from paper.verdicts import all_verdicts
+from paper.verdicts import CLAMPED, all_verdicts
 
 SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
-RECIPE, CLAMPED = "recipe", "clamped_rates"
+RECIPE = "recipe"
 DAGGER = "†"  # scores of several ages
 PARTS_HEADER = [
     "preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from experiments.monitor import run_monitor_study
 
 pytest.importorskip("stable_baselines3", reason="needs the packages of requirements-monitor.txt")
 
@@ -39,6 +42,16 @@ def test_it_goes_on_and_repeats_no_run(tmp_path: Path) -> None:
     assert [row["arm"] for row in both] == ["plain", "limit both"]
     for name in ("summary.csv", "summary.md", "returns.png"):
         assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(("task", "algorithm"), [("MountainCarContinuous-v0", "DDPG"), ("HalfCheetah-v5", "TD3")])
+def test_other_tasks(monkeypatch: pytest.MonkeyPatch, task: str, algorithm: str) -> None:
+    if task == "HalfCheetah-v5":
+        pytest.importorskip("mujoco", reason="needs the packages of requirements-monitor.txt")
+    monkeypatch.setattr(run_monitor_study, "EVALUATION_EPISODES", 1)
+    job = run_monitor_study.Job(algorithm, task, 0.1, 0, "normalised, limit both", 150)
+    row = run_monitor_study.run(job)
+    assert row["task"] == task and row["actor_updates"] > 0 and math.isfinite(row["return_mean"])
 
 
 @pytest.mark.parametrize(

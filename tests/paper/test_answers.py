@@ -11,6 +11,7 @@ import pytest
 from paper import answers, load
 from paper.load import NotRecorded
 from paper.pages import monitor, which_part
+from paper.verdicts import STATEMENTS
 
 
 def study(**tables: list) -> SimpleNamespace:
@@ -128,15 +129,25 @@ def test_what_is_not_recorded_is_said() -> None:
 
 def test_the_monitors_sentence() -> None:
     """Three seeds of one algorithm: plain ones stay below -300 and end frozen, two of the limited ones do not."""
-    arms = {"plain": [-1400, -1300, -1200], "limit both": [-100, -200, -500]}
+    arms = {"plain": [-1400, -1300, -1200], "limit both": [-100, -200, -500], "limit actor": [-100, -110, -120]}
     rows = [
         {"task": "Pendulum-v1", "algorithm": "TD3", "learning_rate": 0.1, "arm": arm, "seed": seed,
          "return_mean": value, "return_untrained": -1400,
          "verdict_middle": verdict, "verdict_end": verdict, "dead_actor_units": 0.5,
          "action_sd": 0.0, "entropy_coefficient": float("nan")}
-        for (arm, values), verdict in zip(arms.items(), ("frozen", "healthy"), strict=True)
+        for (arm, values), verdict in zip(arms.items(), ("frozen", "healthy", "healthy"), strict=True)
         for seed, value in enumerate(values)
     ]  # fmt: skip
     text = monitor(SimpleNamespace(monitor=pd.DataFrame(rows)))
-    assert "2 of 3 runs of TD3 end above −300, in the median at −200 (plain: 0 of 3, −1,300, 3 without slope)" in text
+    plain = "plain: 0 of 3, −1,300, 3 without slope"
+    assert f"2 of 3 runs of TD3 end above −300, in the median at −200 ({plain}; the actor's only: 3 of 3)" in text
     assert "not recorded" in monitor(SimpleNamespace(monitor=None))
+
+
+@pytest.mark.parametrize(("critic", "holds"), [(-1000, True), (-200, False)])
+def test_whose_limit_saves(critic: float, holds: bool) -> None:
+    arms = {"plain": -1400, "limit actor": -100, "limit critic": critic}
+    common = {"task": "Pendulum-v1", "learning_rate": 0.1}
+    runs = pd.DataFrame([{"arm": arm, "return_mean": value, **common} for arm, value in arms.items()])
+    statement = dict(STATEMENTS)["the actor's limit saves fast agents of others, the critic's does not"]
+    assert statement(SimpleNamespace(need_monitor=lambda: runs)) == holds

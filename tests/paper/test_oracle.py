@@ -244,6 +244,13 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
     )
     for row in ("the recipe | 0.70 (", "limited steps | 0.70 (", "never move | 0.50 (1 seed)", "baseline | −0.50"):
         assert row in text
+    controls = ("on interior clamped runs end below still actors", "on scaled clamped rates end above the recipe")
+    assert {*controls} <= {
+        *contradicted(r)
+    } and "still actors of the recipe are viable on interior" not in contradicted(r)
+    for part in ("step_limit", "input_norm"):
+        shutil.copytree(tmp_path / "interior" / "recipe", tmp_path / "interior" / f"recipe-without-{part}")
+    assert "on interior the recipe needs limits and normalised inputs" in contradicted(Recordings(tmp_path))
     late = "the recipe's critic loses the slope late, the scores stay"
     assert late not in contradicted(r)
     kept = [{**run, "slopes": [0.6, 0.6]} for run in runs]
