@@ -65,6 +65,7 @@ def rows(study: Study) -> list[dict[str, float]]:
                 "dq_da_alignment_compute": near["saturation"].dq_da_alignment_compute.mean(),
                 "mean_abs_dq_da": near["norms"].mean_abs_dq_da.median(),
                 "z_sd": near["saturation"].z_sd.mean(),
+                "dead_share_at_the_end": study.runs.dead_share.max(),  # of the worst of the four runs
             }
         )
     return found
