@@ -19,7 +19,7 @@ from paper.tables.experiments import (
     over_each_control,
     pairs_over_clamped,
     part_rows,
-)  # fmt: skip
+)
 from paper.tables.law import memory_rows
 from paper.text import listed, markdown, number, of, share
 

@@ -29,7 +29,7 @@ from paper.tables.experiments import (
     over_each_control,
     pairs_over_clamped,
     part_changes,
-)  # fmt: skip
+)
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
 from paper.text import listed, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import (
@@ -343,15 +343,18 @@ def monitor(r: Recordings) -> Macros:
     yield "MonitorTasks", listed(f"`{task}`" for task in study["task"].unique())
     yield "MonitorPlain", number(td3.loc[["plain"], "return_mean"].median(), ",.0f")
     yield "MonitorLimited", number(td3.loc[["limit both"], "return_mean"].median(), ",.0f")
+
+    def solved(own: pd.DataFrame) -> str:
+        return of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
+
     every = np.where(runs["algorithm"] == "SAC", EVERY_STEP, "limit both")
     for arm, name in (("plain", "MonitorSolvedPlain"), (every, "MonitorSolved")):
-        returns = runs.loc[runs["arm"] == arm, "return_mean"]
-        yield name, of((returns > LIFTED["Pendulum-v1"]).sum(), len(returns))
+        yield name, solved(runs[runs["arm"] == arm])
     alone = {side: runs[runs["arm"] == f"limit {side}"] for side in ("actor", "critic")}
     if all(len(own) for own in alone.values()):
         yield "MonitorAlone", listed(alone["actor"]["algorithm"].unique())
         for side, own in alone.items():
-            yield f"MonitorSolved{side.capitalize()}", of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
+            yield f"MonitorSolved{side.capitalize()}", solved(own)
     dead = td3.loc[["plain"], "verdict_end"].isin(DEAD)
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):

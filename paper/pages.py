@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, FEWEST, FROZEN
-from common.analysis.statistics import t_test
+from common.analysis.comparison_statistics import BASELINE, FROZEN
 from experiments.monitor.study_summary import EVERY_STEP, summary
 from paper import load, macros
 from paper.answers import answers
@@ -22,10 +21,11 @@ from paper.tables.experiments import (
     actors_add,
     few_seeds,
     learns,
+    mean_above,
     median_score,
     over_clamped,
     part_changes,
-)  # fmt: skip
+)
 from paper.tables.law import spread
 from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
 from paper.verdicts import COST_FILE, all_verdicts, comparable
@@ -169,7 +169,7 @@ def what_helps(r: Recordings) -> str:
     for preset in there:
         above = over_clamped(r, preset)
         if above is not None:
-            _, low, high, _ = t_test(above.groupby("seed")["above"].mean(), FEWEST)
+            _, low, high = mean_above(above)
             word = "better" if low > 0 else "worse" if high < 0 else "not told apart"
             beside.setdefault(word, []).append(f"`{preset}`")
     if beside:

@@ -436,7 +436,7 @@ def _needed(r: Recordings, *parts: str) -> bool:
 
 
 def _viable_of_the_recipe(r: Recordings) -> set[int]:
-    return {r.row(preset, r.need(preset, "recipe").name).viable_cells for preset in ("scaled", "interior")}
+    return {_row(r, preset, "recipe").viable_cells for preset in ("scaled", "interior")}
 
 
 def _slope_lost_late(r: Recordings) -> bool:

@@ -83,7 +83,7 @@ def parts(r: Recordings) -> Figure:
 
 def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
     if not presets:
-        raise NotRecorded(f"{r.results}: {names[-1] if names else RECIPE} is not recorded on any preset")
+        raise NotRecorded(f"{r.results}: {RECIPE} is not recorded on any preset")
     figure, panels = style.page(1.0 + 0.23 * len(names), 1, len(presets), sharey=True)
     studies = []
     for axes, preset in zip(panels[0], presets, strict=True):

@@ -187,12 +187,16 @@ def pairs_over_clamped(above: pd.DataFrame) -> str:
     return of((means > 0).sum(), len(means))
 
 
+def mean_above(above: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean difference and the ends of its interval over seeds; all of a seed's pairs count alike."""
+    return t_test(above.groupby("seed")["above"].mean(), FEWEST)[:3]
+
+
 def over_each_control(above: pd.DataFrame) -> str:
-    """Mean difference to each distinct clamped run, its interval over seeds; pairs that it stands for count alike."""
+    """Mean difference to each distinct clamped run, with its interval."""
     told = []
     for lr, own in above.groupby("rate"):
-        ends = t_test(own.groupby("seed")["above"].mean(), FEWEST)[:3]
-        told.append(f"{interval(*ends, '+.2f')} at {'a critic rate of ' * (not told)}{rate(lr)}")
+        told.append(f"{interval(*mean_above(own), '+.2f')} at {'a critic rate of ' * (not told)}{rate(lr)}")
     return listed(told)
 
 
