@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
-from experiments.monitor.study_summary import EVERY_STEP, summary
+from experiments.monitor.study_summary import ARM_ORDER, EVERY_STEP, GROUP, LIFTED, summary
 from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
@@ -49,7 +49,7 @@ def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
             raise SystemExit(f"experiments/{name}/README.md: no such file; copy a neighbour's and rewrite it")
         found[path] = filled(path, path.read_text(), "found", page(r, name))
     path = root / "docs" / "monitor.md"
-    found[path] = filled(path, path.read_text(), "found", monitor(r))
+    found[path] = filled(path, path.read_text(), "found", f"{monitor(r)}\n\n{agents_table(r)}".strip())
     return found
 
 
@@ -86,7 +86,8 @@ def finding(r: Recordings) -> str:
         lines.append(f"**Which of its parts matter:** {which_part(r)}")
     others = monitor(r).removeprefix(SENTENCE).strip()
     if r.monitor is not None:
-        lines.insert(2, f"**In other people's agents** (Stable-Baselines3): {others[0].lower()}{others[1:]}")
+        of_others = "**In other people's agents** ([Stable-Baselines3](docs/monitor.md)):"
+        lines.insert(2, f"{of_others} {others[0].lower()}{others[1:]}")
     told = "\n".join(f"- {line}" for line in lines)
     return f"{told}\n\n{scores(r)}" if any(r.get(preset, RECIPE) for preset in load.PRESETS) else told
 
@@ -122,39 +123,66 @@ def sentence(r: Recordings, name: str) -> str:
 
 def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents."""
-    rows = pd.DataFrame() if r.monitor is None else summary(r.monitor)
-    if len(rows):
-        rows = rows[rows["task"] == "Pendulum-v1"].set_index(["learning_rate", "algorithm", "arm"]).sort_index()
-    told, usual = [], []
-    for rate_of, algorithm in rows.index.droplevel("arm").unique() if len(rows) else ():
-        own = rows.loc[(rate_of, algorithm)]
-        if not {"plain", "limit both"} <= set(own.index):
-            continue
-        plain, both = own.loc["plain"], own.loc["limit both"]
-        has_third = EVERY_STEP in own.index
-        limited = own.loc[EVERY_STEP] if has_third else both
-        if rate_of == 0.1:
-            arms = {"two limits only": "limit both"} if has_third else {}
-            arms |= {"the actor's only": "limit actor", "the critic's only": "limit critic"}
-            others = "".join(
-                f"; {what}: {of(own.loc[arm].seeds_solved, own.loc[arm].seeds)}" for what, arm in arms.items()
-                if arm in own.index
-            )  # fmt: skip
-            told.append(
-                f"{of(limited.seeds_solved, limited.seeds)} runs of {algorithm} end above −300, in the median at "
-                f"{number(limited.return_median, '.0f')} (plain: {of(plain.seeds_solved, plain.seeds)}, "
-                f"{number(plain.return_median, ',.0f')}, {plain.without_slope_at_end} without slope{others})"
-            )
-        elif rate_of == 0.001:
-            usual.append((both.seeds_solved, plain.seeds_solved, both.seeds, plain.seeds))
-    if not told:
+    rows = agents_of_others(r)
+    ends = rows.query("task == 'Pendulum-v1' and learning_rate == 0.1") if len(rows) else rows
+    if not {"plain", "limited"} <= set(ends.get("kind", ())):
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
-    said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, with every optimiser's steps limited, {listed(told)}."
-    if usual:
-        limited, plain, *of_all = map(sum, zip(*usual, strict=True))
-        said += f" At 0.001 {of(limited, of_all[0])} runs with the steps of actor and critic limited do, and "
-        said += f"{of(plain, of_all[1])} plain ones."
+    limited, plain = (ends[ends["kind"] == kind] for kind in ("limited", "plain"))
+    said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, {solved(limited)} runs of "
+    said += f"{listed(limited['algorithm'])} end above −300 where every optimiser's steps are limited, in the median "
+    said += f"at {span(limited['return_median'])}, and {solved(plain)} plain ones (at "
+    said += f"{span(plain['return_median'], ',.0f')}; {plain['without_slope_at_end'].sum()} have a tanh without slope)."
+    alone = {side: ends[ends["arm"] == f"limit {side}"] for side in ("actor", "critic")}
+    if all(len(own) for own in alone.values()):
+        said += f" The actor's limit alone lifts {solved(alone['actor'])} runs of "
+        said += f"{listed(alone['actor']['algorithm'])}, the critic's alone {solved(alone['critic'])}."
+    usual = rows.query("task == 'Pendulum-v1' and learning_rate == 0.001")
+    limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
+    if len(limited) and len(plain):
+        said += f" At 0.001 {solved(limited)} limited runs end above it and {solved(plain)} plain ones."
     return said
+
+
+def agents_of_others(r: Recordings) -> pd.DataFrame:
+    """Summary rows of the study on other people's agents; `kind` is plain, limited (all steps there are) or neither."""
+    if r.monitor is None:
+        return pd.DataFrame()
+    rows = summary(r.monitor)
+    everything = set(map(tuple, rows.loc[rows["arm"] == EVERY_STEP, GROUP[:-1]].to_numpy()))
+    kinds = []
+    for row in rows.itertuples():
+        all_of_it = EVERY_STEP if (row.task, row.algorithm, row.learning_rate) in everything else "limit both"
+        kinds.append("plain" if row.arm == "plain" else "limited" if row.arm == all_of_it else "")
+    return rows.assign(kind=kinds)
+
+
+def solved(rows: pd.DataFrame) -> str:
+    """How many runs of these rows ended above the return that counts as solved."""
+    return of(rows["seeds_solved"].sum(), rows["seeds"].sum())
+
+
+def agents_table(r: Recordings) -> str:
+    """Median return and solved runs of other people's agents: a row per task, algorithm and rate, a column per arm."""
+    rows = agents_of_others(r)
+    if not len(rows):
+        return ""
+    arms = [arm for arm in ARM_ORDER if arm in set(rows["arm"])]
+    lines = []
+    for (task, rate_of, algorithm), own in rows.groupby(["task", "learning_rate", "algorithm"], sort=True):
+        own = own.set_index("arm")
+        lines.append([str(task), rate(rate_of), str(algorithm), *(agents_cell(own, arm) for arm in arms)])
+    marks = listed([f"{number(value, '.0f')} on {task}" for task, value in LIFTED.items() if task in set(rows["task"])])
+    told = f"Median return over seeds, and how many of them end above {marks}, by what is limited:"
+    return f"{told}\n\n{markdown(['task', 'learning rate', 'algorithm', *arms], lines)}"
+
+
+def agents_cell(own: pd.DataFrame, arm: str) -> str:
+    """`−114, 10 of 10` of one arm: median return and, where the task has such a mark, solved runs."""
+    if arm not in own.index:
+        return MISSING
+    row = own.loc[arm]
+    median = number(row.return_median, ",.0f")
+    return median if row.seeds_solved == "" else f"{median}, {of(row.seeds_solved, row.seeds)}"
 
 
 def what_helps(r: Recordings) -> str:

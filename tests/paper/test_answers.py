@@ -10,7 +10,7 @@ import pytest
 
 from paper import answers, load
 from paper.load import NotRecorded
-from paper.pages import monitor, which_part
+from paper.pages import agents_table, monitor, which_part
 from paper.verdicts import STATEMENTS
 
 
@@ -138,9 +138,12 @@ def test_the_monitors_sentence() -> None:
         for (arm, values), verdict in zip(arms.items(), ("frozen", "healthy", "healthy"), strict=True)
         for seed, value in enumerate(values)
     ]  # fmt: skip
-    text = monitor(SimpleNamespace(monitor=pd.DataFrame(rows)))
-    plain = "plain: 0 of 3, −1,300, 3 without slope"
-    assert f"2 of 3 runs of TD3 end above −300, in the median at −200 ({plain}; the actor's only: 3 of 3)" in text
+    recorded = SimpleNamespace(monitor=pd.DataFrame(rows))
+    text = monitor(recorded)
+    assert "2 of 3 runs of TD3 end above −300" in text and "in the median at −200, and 0 of 3 plain ones" in text
+    assert "(at −1,300; 3 have a tanh without slope)" in text
+    assert "alone" not in text  # the critic's limit alone is not recorded
+    assert "| Pendulum-v1 | 1e−1 | TD3 | −1,300, 0 of 3 | −110, 3 of 3 | −200, 2 of 3 |" in agents_table(recorded)
     assert "not recorded" in monitor(SimpleNamespace(monitor=None))
 
 
