@@ -8,12 +8,13 @@ from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, i
 from common.analysis.statistics import t_test
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
-from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, tabular
+from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, span, tabular
 from paper.verdicts import CLAMPED, all_verdicts
 
 SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
 RECIPE = "recipe"
 DAGGER = "†"  # scores of several ages
+SMALL_CHANGE = 0.1  # of a mean score, without one of the recipe's parts: smaller ones are told as a range
 PARTS_HEADER = [
     "preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift",
 ]  # fmt: skip
@@ -128,10 +129,14 @@ def part_changes(r: Recordings) -> str:
         if parts:
             seeds = {few_seeds(study) for _, study, _ in parts}
             changes = [
-                f"{number(both['difference'].mean(), '+.2f')} without `{part}`{few_seeds(study) * (len(seeds) > 1)}"
+                (round(both["difference"].mean(), 2), f"`{part}`{few_seeds(study) * (len(seeds) > 1)}")
                 for part, study, both in parts
             ]
-            told.append(f"on `{preset}`{seeds.pop() if len(seeds) == 1 else ''} by {listed(changes)}")
+            said = [f"{number(x, '+.2f')} without {part}" for x, part in changes if abs(x) >= SMALL_CHANGE]
+            small = {part: x for x, part in changes if abs(x) < SMALL_CHANGE}
+            if small:
+                said.append(f"{span(small.values(), '+.2f')} without {listed(list(small)).replace(' and ', ' or ')}")
+            told.append(f"on `{preset}`{seeds.pop() if len(seeds) == 1 else ''} by {listed(said)}")
     if not told:
         raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
     return "; ".join(told)
