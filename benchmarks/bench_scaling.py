@@ -98,7 +98,7 @@ def train(varied: str, size: int, episodes: int) -> dict[str, Any]:
         engine.train_episode()
         taken.append(time.perf_counter() - start)
     peak, used = memory.peak_resident_bytes() - before, _bytes(engine)
-    engine.learner.episode = config.replay_capacity // STEPS
+    engine.episode = config.replay_capacity // STEPS
     return {
         "agents": config.agents, "batch_size": config.batch_size, "all_runs": len(keys),
         "seconds_per_episode": f"{statistics.median(taken[WARM_UP:]):.4g}",

@@ -203,7 +203,7 @@ def run_case(case: str, options: argparse.Namespace) -> dict[str, float]:
     return engine_case(int(runs), kind, device, repeats, not options.no_cuda_graph)
 
 
-def in_own_process(case: str, options: argparse.Namespace) -> dict[str, float]:
+def in_own_process(case: str) -> dict[str, float]:
     """The case's figures, measured in a fresh process."""
     command = [sys.executable, __file__, "--case", case, *sys.argv[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -231,12 +231,12 @@ def main() -> None:
         runtime.choose_device(options.device)
     except ConfigError as problem:
         parser.error(str(problem))
-    peak = in_own_process("peak", options)
-    rows = [{"case": kind, **in_own_process(kind, options)} for kind in ("naive", "loops")]
+    peak = in_own_process("peak")
+    rows = [{"case": kind, **in_own_process(kind)} for kind in ("naive", "loops")]
     naive, loops = (row["run_episodes_per_second"] for row in rows)
     for case in (*(f"joint:{runs}" for runs in options.runs), "sequential:16"):
         try:
-            found = [in_own_process(case, options) for _ in range(options.processes)]
+            found = [in_own_process(case) for _ in range(options.processes)]
         except CaseFailed as problem:
             print(problem, file=sys.stderr)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -225,6 +226,12 @@ def _check_field(spec: dataclasses.Field, value: Any) -> None:
             problem = _allowed(spec)
         if problem:
             raise ConfigError(f"{_flag(spec.name)} {v}: allowed: {problem}")
+
+
+def leave(line: str, code: int) -> NoReturn:
+    """Say this on standard error and end with this exit code."""
+    print(line, file=sys.stderr)
+    raise SystemExit(code) from None
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -55,7 +55,7 @@ def all_verdicts(r: Recordings) -> list[Verdict]:
     if "scaled" in r.baselines:
         found += [large_actor(r), linear(r), outcome(r, "layernorm"), outcome(r, "input_norm")]
         found += [outcome(r, "adaptive_scaling"), outcome(r, "gradient_clipping")]
-    return [*found, too_slow(r)]
+    return [*found, too_slow()]
 
 
 def freeze(r: Recordings) -> Verdict:
@@ -223,7 +223,7 @@ def same_side(there: float, here: float) -> bool:
     return reproduces(here, there, CELLS) if there == half else (here > half) == (there > half)
 
 
-def too_slow(r: Recordings) -> Verdict:
+def too_slow() -> Verdict:
     """Reproduced: full normalisation costs more than TOO_SLOW times the baseline."""
     here = cost_ratio("fullnorm")
     word = OPEN if pd.isna(here) else REPRODUCED if here > TOO_SLOW else NOT

@@ -29,7 +29,7 @@ class Layout:
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]):
         """Lay tensors of these names and shapes out one after the other, each on an aligned offset."""
-        self.shapes, self.offsets, self.gaps = shapes, {}, []
+        self.shapes, self.offsets = shapes, {}
         self.layers: dict[str, Layer] = {}
         start = 0
         for name, shape in shapes.items():
@@ -37,10 +37,7 @@ class Layout:
             numbers = math.prod(shape)
             layer = name.rpartition(".")[0] or name
             before = self.layers.get(layer, Layer(slice(start, start), 0))
-            end = start + numbers
             start += -(-numbers // ALIGNMENT) * ALIGNMENT
-            if end < start:
-                self.gaps.append(slice(end, start))
             self.layers[layer] = Layer(slice(before.place.start, start), before.numbers + numbers)
         self.size = start
 
@@ -56,9 +53,7 @@ class Layout:
 
     def pack(self, tensors: Tensors, like: Tensor) -> Tensor:
         """Flat tensor shaped as `like` (R, M, size) from tensors (G, *shape) by name; padding is zero."""
-        flat = torch.empty_like(like)
-        for gap in self.gaps:
-            flat[..., gap] = 0.0
+        flat = torch.zeros_like(like)
         for name, view in self.views(flat).items():
             view.copy_(tensors[name])
         return flat

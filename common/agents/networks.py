@@ -75,10 +75,6 @@ class SplitLinear(StreamStart, nn.Module):
         """`share` (…, outputs) and what part x (…, width) gives, broadcast."""
         return nn.functional.linear(x, self._parameters[part]).add_(share)
 
-    def add_to_rows(self, share: Tensor, part: str, x: Tensor) -> Tensor:
-        """The same, row by row (both 2-D), in place of `share`: a pass less over many rows."""
-        return share.addmm_(x, self._parameters[part].mT)
-
 
 class FullyConnected(nn.Module):
     """Layers fc1 … fcL; the last one is linear and starts in U(-output_bound, output_bound)."""
@@ -149,14 +145,8 @@ class Critic(FullyConnected):
         return self.fc1.add(share, "actions", actions)
 
     def values(self, joint: Tensor, personal: Tensor) -> Tensor:
-        """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast.
-
-        The baseline's own overwrites `joint` where no gradient is recorded and both are 2-D.
-        """
-        own = type(self).values is Critic.values  # nobody builds on it, who might need the joint share again
-        rows = own and joint.ndim == personal.ndim == 2 and not torch.is_grad_enabled()
-        add = self.fc1.add_to_rows if rows else self.fc1.add
-        x = self.activation(add(joint, "personal", personal), 1)
+        """Q (…, 1) of rows: the joint share of their sample (…, units) and their (s_i, a_i) (…, 10), broadcast."""
+        x = self.activation(self.fc1.add(joint, "personal", personal), 1)
         for i in range(2, self.depth):
             x = self.activation(self.layer(i)(x), i)
         return self.layer(self.depth)(x)

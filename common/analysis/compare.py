@@ -12,7 +12,7 @@ import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +26,7 @@ from common.analysis.comparison_statistics import (
     only_finished,
 )
 from common.analysis.figures import DPI
-from common.config import OneLineParser
+from common.config import OneLineParser, leave
 from common.recording import schema
 from common.recording.results import ResultsError, find_studies, learning_rate_text, load_study
 from common.recording.store import csv_bytes, write_atomically
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if said.check:
             stale = [path for comparison in comparisons for path in comparison.stale()]
             if stale:
-                _leave(f"out of date: {', '.join(map(str, stale))}; python -m common.compare writes them", 1)
+                leave(f"out of date: {', '.join(map(str, stale))}; python -m common.compare writes them", 1)
             return
         for comparison in comparisons if not said.stopping_only else ():
             for line in comparison.warnings:
@@ -68,19 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             comparison.write()
         print("\n\n".join(comparison_text(c.table, c.preset, said.stopping_only) for c in comparisons))
     except ResultsError as problem:
-        _leave(f"error: {problem}", 2)
+        leave(f"error: {problem}", 2)
     except OSError as problem:
-        _leave(f"error: {problem}", 1)
+        leave(f"error: {problem}", 1)
 
 
 class Comparison:
     """The studies of one preset side by side, and the files that say so."""
 
-    def __init__(self, folder: Path, studies: Iterable[Path], fewest: int = FEWEST):
-        """Read `studies`, folders in the preset's `folder`; ResultsError where one cannot be used.
-
-        `fewest`: seeds from which intervals and p-values are given.
-        """
+    def __init__(self, folder: Path, studies: Iterable[Path]):
+        """Read `studies`, folders in the preset's `folder`; ResultsError where one cannot be used."""
         self.folder, self.preset = folder, folder.name
         read = {path: load_study(path) for path in studies}
         for path, study in read.items():
@@ -93,7 +90,7 @@ class Comparison:
             pd.concat([getattr(study, name).assign(experiment=path.name) for path, study in read.items()])
             for name in ("runs", "stopping_episodes", "reference_policies")
         )
-        self.table, self.cells = comparison_tables(self.runs, agents, references, fewest)
+        self.table, self.cells = comparison_tables(self.runs, agents, references)
         self.warnings = [f"{self.preset}: {line}" for line in comparability_warnings(self.runs, references)]
 
     def write(self) -> None:
@@ -181,11 +178,6 @@ def comparison_text(table: pd.DataFrame, preset: str, stopping_only: bool = Fals
 
 def _csv(table: pd.DataFrame) -> bytes:
     return csv_bytes(table.columns, table.astype(object).where(table.notna(), None).itertuples(index=False, name=None))
-
-
-def _leave(line: str, code: int) -> NoReturn:
-    print(line, file=sys.stderr)
-    raise SystemExit(code) from None
 
 
 def _folders(root: Path, presets: Sequence[str] | None) -> dict[str, list[Path]]:

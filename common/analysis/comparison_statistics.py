@@ -74,13 +74,13 @@ def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_tables(
-    runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame, fewest: int = FEWEST
+    runs: pd.DataFrame, agents: pd.DataFrame, references: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables comparison.csv, a row per experiment, and comparison_cells.csv, a row per experiment and cell.
 
     The baseline comes first, then they go by name. `runs`: rows of runs.csv of one preset; `agents`: of
     stopping_episodes.csv; `references`: of reference_policies.csv; all of all its experiments, told apart by a column
-    `experiment`. The order of the rows does not matter. `fewest`: seeds from which intervals and p-values are given.
+    `experiment`. The order of the rows does not matter.
     Counts and seeds are integers, all else but names is float64; each may be empty.
     """
     known = only_finished(runs).sort_values(["experiment", *KEY], ignore_index=True)
@@ -88,17 +88,17 @@ def comparison_tables(
     controls = {name: frozen_control(name, of) for name in of}
     partners = {name: of.get(BASELINE) if name != BASELINE and not is_frozen(name) else None for name in of}
     of = {name: _with_partners(own, partners[name], of.get(controls[name])) for name, own in of.items()}
-    cells = _table([_cell(cell, fewest) for own in of.values() for _, cell in own.groupby(CELL)])
+    cells = _table([_cell(cell) for own in of.values() for _, cell in own.groupby(CELL)])
     _correct(cells, ("difference", "actors_add"), cells["experiment"])
     rows = []
     for name, own in of.items():
         own_cells = cells[cells["experiment"] == name]
         rows.append({
             "experiment": name, **_sizes(own, own_cells), "frozen_control": controls[name],
-            **_only(controls[name] is not None, _actors(own, own_cells, fewest)),
-            **_only(partners[name] is not None, _against(own, own_cells, fewest)),
+            **_only(controls[name] is not None, _actors(own, own_cells)),
+            **_only(partners[name] is not None, _against(own, own_cells)),
             **_standstill(agents[agents["experiment"] == name]),
-            **_scores(own, references[references["experiment"] == name], fewest),
+            **_scores(own, references[references["experiment"] == name]),
         })  # fmt: skip
     table = _table(rows)
     _correct(table, ("paired_score_difference", "actors_add"), pd.Series("all experiments", table.index))
@@ -179,10 +179,10 @@ def _named(name: str, tested: Sequence[float]) -> dict[str, float | None]:
     return dict(zip(names, [*tested, None, None] if len(tested) == 4 else tested, strict=False))
 
 
-def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
+def _cell(runs: pd.DataFrame) -> dict[str, Any]:
     """The row of one cell; a run without a score makes what is averaged empty and is neither better nor worse."""
     pairs, controlled, score = runs[runs["paired"]], runs[runs["controlled"]], runs["normalised_score"]
-    mean, added = t_test(score, fewest), t_test(controlled["actors_add"], fewest)
+    mean, added = t_test(score, FEWEST), t_test(controlled["actors_add"], FEWEST)
     viable = mean[0] >= VIABLE
     return {
         **runs.iloc[0][["experiment", *CELL]],
@@ -190,10 +190,10 @@ def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
         "diverged_runs": (runs["status"] == schema.DIVERGED).sum(),
         "runs_never_stopping": stopping_cell(runs).never,
         "viable": int(viable),
-        "learns": int(viable and added[1] > 0) if len(controlled) >= fewest else None,
+        "learns": int(viable and added[1] > 0) if len(controlled) >= FEWEST else None,
         **_named("score", mean[:3]),
         "seeds_improved": (runs["gain"] > 0).sum(),
-        **_named("gain", t_test(runs["gain"], fewest)[:3]),
+        **_named("gain", t_test(runs["gain"], FEWEST)[:3]),
         **_only(len(controlled) > 0, {
             "seeds_above_both": ((score >= VIABLE) & (runs["actors_add"] > 0)).sum(),
             **_named("actors_add", added),
@@ -202,7 +202,7 @@ def _cell(runs: pd.DataFrame, fewest: int) -> dict[str, Any]:
             "paired_seeds": len(pairs),
             "seeds_better_than_baseline": (pairs["difference"] > 0).sum(),
             "seeds_worse_than_baseline": (pairs["difference"] < 0).sum(),
-            **_named("difference", t_test(pairs["difference"], fewest)),
+            **_named("difference", t_test(pairs["difference"], FEWEST)),
         }),
     }  # fmt: skip
 
@@ -234,18 +234,18 @@ def _by_seed(runs: pd.DataFrame, column: str) -> pd.Series:
     return runs.dropna(subset=column).groupby("seed")[column].mean()
 
 
-def _actors(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
+def _actors(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
     """What the pairs of an experiment's and the frozen actors' runs say."""
     known, learning = cells["learns"].notna().any(), int(cells["learns"].sum())
     every = (cells["seeds_above_both"] == cells["seeds"]).sum() if runs["controlled"].all() else None
     return {
         **_named("learning_cells", (learning, *wilson_interval(learning, len(cells))) if known else (None,) * 3),
         "cells_above_both_in_every_seed": every,
-        **_named("actors_add", t_test(_by_seed(runs, "actors_add"), fewest)),
+        **_named("actors_add", t_test(_by_seed(runs, "actors_add"), FEWEST)),
     }
 
 
-def _against(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, Any]:
+def _against(runs: pd.DataFrame, cells: pd.DataFrame) -> dict[str, Any]:
     """What the pairs of an experiment's and the baseline's runs say."""
     pairs, tested = runs[runs["paired"]], cells["difference_p"].notna().any()
     by_seed = _by_seed(pairs, "difference")
@@ -261,11 +261,11 @@ def _against(runs: pd.DataFrame, cells: pd.DataFrame, fewest: int) -> dict[str, 
         "cells_worse_in_every_seed": (cells["seeds_worse_than_baseline"] == cells["paired_seeds"]).sum(),
         **_only(tested, different),
         "seeds_better_than_baseline": (by_seed > 0).sum(),
-        **_named("paired_score_difference", t_test(by_seed, fewest)),
+        **_named("paired_score_difference", t_test(by_seed, FEWEST)),
     }
 
 
-def _scores(runs: pd.DataFrame, references: pd.DataFrame, fewest: int) -> dict[str, Any]:
+def _scores(runs: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
     """Final saturation; score before training, the mean over a seed's runs and then over seeds; median; the best run.
 
     The median is over the cells of each seed, a run without score below any other, and then the mean of these.
@@ -278,7 +278,7 @@ def _scores(runs: pd.DataFrame, references: pd.DataFrame, fewest: int) -> dict[s
         "median_final_saturation": runs["final_saturation_ratio"].median(),
         "median_final_wrong_side_saturation": runs["final_wrong_side_saturation"].median(),
         "untrained_score": untrained.groupby(seeds).mean().mean(),
-        **_named("median_score", t_test(medians if np.isfinite(medians).all() else (), fewest)[:3]),
+        **_named("median_score", t_test(medians if np.isfinite(medians).all() else (), FEWEST)[:3]),
         "best_score": best.get("normalised_score"),
         **{f"best_score_{name}": best.get(name) for name in KEY},
     }

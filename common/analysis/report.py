@@ -11,11 +11,10 @@ import base64
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from scipy.stats import t
 
 from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, REFERENCE_TOLERANCE, only_finished
 from common.analysis.statistics import CONFIDENCE
-from common.config import OneLineParser
+from common.config import OneLineParser, leave
 from common.recording import schema
 from common.recording.results import (
     ResultsError,
@@ -92,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page = report_page([load_study(folder) for folder in folders])
         write_atomically(Path(said.out), page)
     except ResultsError as problem:
-        _leave(f"error: {problem}", 2)
+        leave(f"error: {problem}", 2)
     except OSError as problem:
-        _leave(f"error: {problem}", 1)
+        leave(f"error: {problem}", 1)
     print(f"{said.out}: {len(folders)} {'study' if len(folders) == 1 else 'studies'}, {len(page) / 1e6:.1f} MB")
 
 
@@ -293,8 +292,3 @@ def _number(value: Any) -> float | str | None:
     if value is None or math.isnan(value):
         return None
     return float(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}Infinity"
-
-
-def _leave(line: str, code: int) -> NoReturn:
-    print(line, file=sys.stderr)
-    raise SystemExit(code) from None

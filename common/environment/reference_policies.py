@@ -108,7 +108,7 @@ def evaluate_references(config: StudyConfig, seeds: list[int]) -> list[Reference
     found = {
         "random": evaluate(_random_policy(config, seeds)),
         "constant": constant,
-        "local_oracle": evaluate(lambda state, t: _without_offloads(state, best_local_share(env, state)[0])),
+        "local_oracle": evaluate(lambda state, t: _without_offloads(best_local_share(env, state)[0])),
         "greedy_offload": evaluate(lambda state, t: _greedy(env, state)),
     }
     return [
@@ -140,14 +140,14 @@ def _constants(env: MecEnv, world: World, tasks: Tensor, shares: Tensor) -> Eval
     alpha = shares.repeat_interleave(seeds).view(-1, 1, 1)
 
     def policy(state: Tensor, t: int) -> tuple[Tensor, Tensor, Tensor]:
-        return _without_offloads(state, alpha.expand_as(state[..., SIZE]))
+        return _without_offloads(alpha.expand_as(state[..., SIZE]))
 
     worlds = world.map(lambda values: values.repeat(count, 1))
     played = play(env, worlds, tasks.repeat(count, 1, 1, 1, 1), policy)
     return summarise(played).map(lambda values: values.unflatten(0, (count, seeds)))
 
 
-def _without_offloads(state: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _without_offloads(alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.zeros_like(alpha, dtype=torch.bool), alpha, torch.ones_like(alpha)
 
 

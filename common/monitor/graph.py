@@ -237,7 +237,6 @@ class Replay:
         self.complete = True
         self.head: Tensor | None = None
         self._made: dict[int, list[Tensor]] = {}
-        self._earlier = earlier
         self._ours = {made: (c, place) for c in earlier for made, place in c.made().items()}
         with ExitStack() as stack:
             mode = stack.enter_context(TanhCalls())

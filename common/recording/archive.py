@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import gzip
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.config import OneLineParser
+from common.config import OneLineParser, leave
 from common.recording import schema
 from common.recording.results import ResultsError, load_study
 from common.recording.store import write_atomically
@@ -56,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             archive(folder)
         except (ResultsError, OSError) as problem:
-            print(f"error: {problem}", file=sys.stderr)
-            raise SystemExit(2) from None
+            leave(f"error: {problem}", 2)
         print(f"recorded form: {folder}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.agents.reports import RunKey
-from common.config import OneLineParser
+from common.config import OneLineParser, leave
 from common.recording import schema
 from common.recording.results import ResultsError
 from common.recording.store import (
@@ -31,7 +31,7 @@ from common.study.folder import warn
 from common.study.lock import FolderLock, LockError
 from common.study.mirror import CHECKPOINT, POLICIES
 from common.study.parts import PARTS, RUN_FIELDS, Part, split
-from common.study.runner import leave, show_study
+from common.study.runner import show_study
 
 STAGING = ".merging"  # what is merged stands here before it takes its place
 TABLES = (*ResultsStore.RUN_FILES, schema.RUNS)
@@ -197,7 +197,7 @@ def _write(staging: Path, parts: list[Described], owners: dict[RunKey, Described
             store.describe(provenance)
     for name in TABLES:
         write_atomically(staging / name, _pieces(name, parts, owners))
-    write_atomically(staging / schema.REFERENCE_POLICIES, _references(parts, owners))
+    write_atomically(staging / schema.REFERENCE_POLICIES, _references(parts))
     for source in (path for it in reversed(parts) for path in (it.folder / POLICIES).glob("*.pt")):
         (staging / POLICIES).mkdir(exist_ok=True)
         write_atomically(staging / POLICIES / source.name, source.read_bytes())
@@ -219,7 +219,7 @@ def _pieces(name: str, parts: list[Described], owners: dict[RunKey, Described]) 
             yield "".join(f"{line}\n" for line in lines).encode()
 
 
-def _references(parts: list[Described], owners: dict[RunKey, Described]) -> bytes:
+def _references(parts: list[Described]) -> bytes:
     """The text of reference_policies.csv; StoreError if a part's is not whole or two differ."""
     header, found = ",".join(schema.FILES[schema.REFERENCE_POLICIES]), {}
     for it in parts:

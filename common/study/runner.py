@@ -17,7 +17,7 @@ from common.agents.checks import check_parts
 from common.agents.reports import RunKey
 from common.analysis.figures import save_study_figures
 from common.analysis.summary import study_summary
-from common.config import ConfigError, StudyConfig, parse_command_line, results_folder
+from common.config import ConfigError, StudyConfig, leave, parse_command_line, results_folder
 from common.environment.reference_policies import evaluate_references
 from common.experiment import Experiment
 from common.recording.results import ResultsError, load_study
@@ -69,12 +69,6 @@ def _check_script(experiment: Experiment) -> None:
     named = re.fullmatch(r"run_(\w+)_experiment", script.stem)
     if named and named[1] != experiment.name:
         raise ConfigError(f"{script.name}: its experiment has name={experiment.name!r}; allowed: {named[1]!r}")
-
-
-def leave(line: str, code: int) -> None:
-    """Say this on standard error and end with this exit code."""
-    print(line, file=sys.stderr)
-    raise SystemExit(code) from None
 
 
 def own_results(config: StudyConfig) -> StudyConfig:

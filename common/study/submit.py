@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.config import ConfigError, OneLineParser, StudyConfig, parse_command_line
+from common.config import ConfigError, OneLineParser, StudyConfig, leave, parse_command_line
 from common.experiment import Experiment
 from common.recording.store import finished_runs
 from common.study.backends import BACKENDS, ROOT, Dask, Local, Slurm
@@ -19,7 +19,7 @@ from common.study.interruption import EXIT_INTERRUPTED, Interrupted, Interruptio
 from common.study.lock import FolderLock
 from common.study.merge import merge
 from common.study.parts import PARTS, Part, configuration, split, study_keys
-from common.study.runner import REFUSALS, leave, own_results, show_study, study_folder
+from common.study.runner import REFUSALS, own_results, show_study, study_folder
 
 LOGS = "logs"  # the folder of the parts' logs
 LAST_LINES = 5  # of a failed part's log that are shown

@@ -23,8 +23,3 @@ class PhaseTimer:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
-
-    def shares(self) -> dict[str, float]:
-        """Share of the counted time by phase, summing to 1."""
-        total = sum(self.seconds.values()) or 1.0
-        return {name: seconds / total for name, seconds in self.seconds.items()}

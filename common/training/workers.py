@@ -156,11 +156,7 @@ def _serve(owner: Any, connection: Connection) -> None:
             problem.add_note(f"in a worker process:\n{traceback.format_exc()}")
             result = problem
         reply = (dict(owner.timer.seconds), memory.peak_resident_bytes() - at_start)
-        try:
-            message = _packed((result, *reply))
-        except Exception:
-            message = _packed((RuntimeError(f"in a worker process: {result!r}\n{traceback.format_exc()}"), *reply))
-        connection.send_bytes(message)
+        connection.send_bytes(_packed((result, *reply)))
 
 
 def _stop(workers: list[Worker]) -> None:

@@ -113,12 +113,6 @@ def test_macros_are_defined_and_closed(computed: dict[str, str]) -> None:
     assert not unclosed, "a macro without {} swallows the space that follows"
 
 
-def test_of_a_section_for_studies_to_come_nothing_else_is_unknown(computed: dict[str, str]) -> None:
-    """A macro that is not computed stands only in text that is left out while what it goes with is not there."""
-    outside = document(set(computed))
-    assert not set(re.findall(r"\\((?:Recipe|Monitor|Side(?:Kept|Agree)|Memory)\w*)", outside)) - set(computed)
-
-
 def test_only_what_the_text_uses_is_computed(computed: dict[str, str]) -> None:
     assert set(computed) <= set(re.findall(r"\\(?:whenrecorded\{)?([A-Z][A-Za-z]+)", source()))
 

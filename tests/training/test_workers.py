@@ -34,12 +34,6 @@ class Job:
     def fail(self, number: int) -> int:
         raise ValueError(f"job {number}")
 
-    def fail_unsendably(self, number: int) -> int:
-        class Unsendable(Exception):
-            pass
-
-        raise Unsendable(number)
-
     def grow(self, mebibytes: int) -> None:
         mmap.mmap(-1, mebibytes * 2**20).write(bytes(mebibytes * 2**20))  # malloc may hold as much already
 
@@ -87,10 +81,6 @@ class TestWorkers:
         before = workers.peak_bytes
         workers.map(job.grow, [(100,), (150,)])
         assert workers.peak_bytes - before >= 200 * 2**20
-
-    def test_an_error_that_cannot_be_sent_is_told(self) -> None:
-        with pytest.raises(RuntimeError, match=r"in a worker process: Unsendable"):
-            workers_of(2).map(Job().fail_unsendably, [(0,), (1,)])
 
     def test_a_killed_worker_is_one_clear_line(self) -> None:
         """Also one that was killed between two calls."""
