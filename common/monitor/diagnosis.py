@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from statistics import fmean, median
 
@@ -42,6 +42,10 @@ CONSTANT = 1e-5  # z that varies by less over the states of a batch, relative to
 GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
 
 
+ORDER = ("frozen", "coasting", "stuck_tanh", "flat_critic", "exploding", "bang_bang", "constant", "healthy",
+         "not_enough_data")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """A verdict (docs/monitor.md has the table), one sentence for people, the numbers it rests on, what to try first.
@@ -75,12 +79,33 @@ def diagnose(history: History) -> Diagnosis:
     return _healthy(history)
 
 
-def report(history: History) -> str:
-    """Verdict, sentence, evidence, advice and the first and latest scalars as lines of text."""
-    found = diagnose(history)
+def diagnose_each(histories: Sequence[History]) -> tuple[Diagnosis, History]:
+    """The first verdict that applies to any of several actors, each judged by itself, and that actor's history.
+
+    The sentence says how many actors it holds for; the evidence is of the first of these. A verdict needs enough data
+    of one actor only.
+    """
+    found = [diagnose(history) for history in histories]
+    known = [one for one in found if one.verdict != "not_enough_data"] or found
+    worst = min(known, key=lambda one: ORDER.index(one.verdict)).verdict
+    places = [place for place, one in enumerate(found) if one.verdict == worst]
+    first = found[places[0]]
+    if len(found) > 1 and worst != "healthy":
+        which = "all" if len(places) == len(found) else ", ".join(map(str, places))
+        sentence = f"{len(places)} of {len(found)} actors ({which}), the first of them: {first.sentence}"
+        first = replace(first, sentence=sentence)
+    return first, histories[places[0]]
+
+
+def report(history: History, found: Diagnosis | None = None, judged: History | None = None) -> str:
+    """Verdict, sentence, evidence, advice and the first and latest scalars as lines of text.
+
+    `found` is the verdict where it is not that of this history, and `judged` the history that it is of.
+    """
+    found, judged = found or diagnose(history), judged or history
     lines = [f"{found.verdict}: {found.sentence}"]
     if len(history) >= ENOUGH:
-        rested_on = (found.verdict in ("frozen", "coasting") and _dead(history)) or history
+        rested_on = (found.verdict in ("frozen", "coasting") and _dead(judged)) or judged
         lines.append(f"  mean of the last {min(RECENT, len(rested_on))} measured updates:")
     lines += [f"  {name} {_number(value)}" for name, value in found.evidence.items()]
     lines += [f"  {place}. {what}" for place, what in enumerate(found.advice, 1)]
@@ -107,11 +132,14 @@ def _evidence(history: History, *names: str) -> dict[str, float]:
 
 
 def _not_enough_data(history: History) -> bool:
-    return len(history) < ENOUGH
+    return len(history) < ENOUGH or math.isnan(_recent(history, "saturation_ratio"))
 
 
 def _make_not_enough_data(history: History) -> Diagnosis:
-    if history:
+    if len(history) >= ENOUGH:
+        sentence = "The last measured updates did not show the actor's outputs: its pass or its tanh was not found."
+        advice = "are these updates of another kind (imitation, say), or made through another network than actor=?"
+    elif history:
         sentence = f"Only {len(history)} of the {ENOUGH} measured updates that a verdict needs were seen."
         advice = "train on, or measure more often with a smaller every="
     else:
@@ -130,9 +158,10 @@ def _dead(history: History) -> History:
 
 
 def _make_frozen(history: History) -> Diagnosis:
-    if history[-1]["actor_gradient_norm"] == 0:
-        where, advice = _lost(history)
-        cause = f"its gradient is exactly 0: {where}"
+    dead, slope_lost = history[-1]["actor_gradient_norm"] == 0, _without_slope(history) or _flat(history)
+    if dead or slope_lost:
+        where, advice = _lost(history, None if dead else history)
+        cause = f"its gradient is exactly 0: {where}" if dead else f"its gradient is next to nothing: {where}"
     else:
         cause = "although its gradient is not 0: the steps are below rounding"
         advice = ("look at the actor's learning rate: is it 0, or too small?",)
@@ -165,7 +194,8 @@ def _flat(history: History, recent: History | None = None) -> bool:
     """Whether the slope is lost in the `recent` measured updates, by default the last ones of the history."""
     slope = _recent(recent or history, "dq_da_abs_mean")
     known = [row["dq_da_abs_mean"] for row in history if not math.isnan(row["dq_da_abs_mean"])]
-    return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * median(known))
+    windows = (known[end - min(RECENT, len(known)) : end] for end in range(min(RECENT, len(known)), len(known) + 1))
+    return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * max(map(median, windows)))
 
 
 def _no_gradient_passes(history: History) -> bool:
@@ -176,9 +206,9 @@ def _without_slope(history: History) -> bool:
     return _recent(history, "tanh_derivative") < NO_SLOPE or _no_gradient_passes(history)
 
 
-def _lost(history: History) -> tuple[str, tuple[str, ...]]:
-    """Where a gradient of 0 is lost, and what to try: read off the updates since it is 0, however few these are."""
-    dead = _dead(history)
+def _lost(history: History, dead: History | None = None) -> tuple[str, tuple[str, ...]]:
+    """Where a gradient is lost, and what to try: read off the updates since it is 0, however few these are."""
+    dead = dead or _dead(history)
     if _without_slope(dead):
         flat = ", and the critic is flat there, too" if _flat(history, dead) else ""
         return f"its tanh outputs have no slope left{flat}", _STUCK
@@ -228,7 +258,10 @@ def _make_flat_critic(history: History) -> Diagnosis:
 
 
 def _finite(history: History) -> bool:
-    return all(math.isfinite(history[-1][name]) for name in ("actor_step_norm", "actor_gradient_norm"))
+    last = history[-1]
+    unmeasured = math.isnan(last["saturation_ratio"])  # a share, which NaN in the weights does not make NaN
+    norms = (last["actor_step_norm"], last["actor_gradient_norm"])
+    return all(math.isfinite(norm) or (unmeasured and math.isnan(norm)) for norm in norms)
 
 
 def _exploding(history: History) -> bool:
@@ -278,12 +311,21 @@ def _make_constant(history: History) -> Diagnosis:
 
 
 def _healthy(history: History) -> Diagnosis:
+    slope, advice = f"the tanh has slope ({_number(_recent(history, 'tanh_derivative'))})", ()
+    sentence = f"Nothing wrong shows here: {slope} and the actor's weights move. Whether it learns, its returns say."
+    shares = {
+        "have none": _recent(history, "zero_derivative_share"),
+        "are at a bound that the critic wants them to leave": _recent(history, "stuck_share"),
+    }
+    where = next((what for what, share in shares.items() if share >= MOSTLY), None)
+    if where is not None:
+        sentence = f"On average {slope} and the actor's weights move, but {shares[where]:.0%} of its outputs {where}."
+        advice = ("look again: where that share does not fall, start again from new weights, and", LIMIT)
     return Diagnosis(
         "healthy",
-        f"Nothing wrong shows here: the tanh has slope ({_number(_recent(history, 'tanh_derivative'))}) and the "
-        "actor's weights move. Whether it learns, its returns say.",
+        sentence,
         _evidence(history, "tanh_derivative", "saturation_ratio", "dq_da_abs_mean", "actor_step_norm"),
-        (),
+        advice,
     )
 
 

@@ -1,20 +1,23 @@
 """What autograd and forward hooks tell about a pass: who was called, what depends on what, and the same pass again."""
 
 import copy
+import random
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 
 LAYERS = ("mm", "mv", "conv", "linear")  # parts of the names of nodes that mix outputs: no squash of one output
 TANH = {torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_}
-KEPT_CALLS = 32  # of one module in one measured update; a loop that records gradients in its rollout makes more
+KEPT_CALLS = 128  # of one module in one measured update; a loop that records gradients in its rollout makes more
 
 Edge = tuple[Node, int]
 
@@ -25,13 +28,18 @@ def edge(tensor: Tensor) -> Edge | None:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings (TensorDicts included), in order."""
+    """All tensors in nested tuples, lists, mappings (TensorDicts included), dataclasses and distributions, in order."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (tuple, list)):
         return [t for item in value for t in tensors_in(item)]
     if callable(getattr(value, "values", None)):
         return [t for item in value.values() for t in tensors_in(item)]
+    if isinstance(value, Distribution):  # its parameters, the mean before the scale
+        own = [value.base_dist] if hasattr(value, "base_dist") else [vars(value).get(n) for n in value.arg_constraints]
+        return tensors_in(own)
+    if is_dataclass(value) and not isinstance(value, type):
+        return tensors_in([*vars(value).values()])
     return []
 
 
@@ -53,9 +61,10 @@ def replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def search(starts: Iterable[Edge], target: Callable[[Edge], bool]) -> Iterator[tuple[Edge, Node | None]]:
-    """Walk back from `starts`, nearest first, and yield each target with the last tanh passed on the way to it.
+    """Walk back from `starts`, nearest first, and yield each target with the tanh that bounds it on the way, if any.
 
-    Nothing behind a target is visited.
+    That is the one nearest to the start with nothing but elementwise steps between it and the target. Nothing behind a
+    target is visited.
     """
     waiting: list[tuple[Edge, Node | None]] = [(start, None) for start in starts]
     seen: set[Edge] = set()
@@ -67,8 +76,16 @@ def search(starts: Iterable[Edge], target: Callable[[Edge], bool]) -> Iterator[t
             yield here, tanh
             continue
         node = here[0]
-        passed = node if node.name().startswith("TanhBackward") else tanh
-        waiting.extend(((n, i), passed) for n, i in node.next_functions if n is not None)
+        if mixes(node):
+            tanh = None
+        elif tanh is None and node.name().startswith("TanhBackward"):
+            tanh = node
+        waiting.extend(((n, i), tanh) for n, i in node.next_functions if n is not None)
+
+
+def mixes(node: Node) -> bool:
+    """Whether this node is a layer, which mixes outputs, and no elementwise step."""
+    return any(layer in node.name().lower() for layer in LAYERS)
 
 
 def nearest_tanhs(output: Tensor) -> list[Node]:
@@ -78,8 +95,7 @@ def nearest_tanhs(output: Tensor) -> list[Node]:
         return []
 
     def stops(here: Edge) -> bool:
-        name = here[0].name().lower()
-        return name.startswith("tanhbackward") or any(layer in name for layer in LAYERS)
+        return here[0].name().startswith("TanhBackward") or mixes(here[0])
 
     return [node for (node, _), _ in search([start], stops) if node.name().startswith("TanhBackward")]
 
@@ -92,11 +108,16 @@ class Call:
     args: tuple
     kwargs: dict
     random: "RandomState"
+    attributes: dict[nn.Module, dict[str, Any]]  # of the module and its parts: some keep a hidden state there
     outputs: list[Tensor] = field(default_factory=list)
+
+    def inputs(self) -> list[Tensor]:
+        """All tensors that it received."""
+        return tensors_in((self.args, self.kwargs))
 
     def made(self) -> dict[Edge, int]:
         """The places of the outputs that carry a gradient; a TensorDict returns its inputs, too, which are left out."""
-        given = {edge(t) for t in tensors_in((self.args, self.kwargs))}
+        given = {edge(t) for t in self.inputs()}
         return {edge(t): i for i, t in enumerate(self.outputs) if t.grad_fn is not None and edge(t) not in given}
 
 
@@ -109,10 +130,9 @@ class Recorder:
 
     def __init__(self, network: nn.Module, called: Callable[[Call], None]) -> None:
         self.network = network
-        # The parts of a compiled network are called inside compiled code, where a hook would change what is compiled.
-        self._modules = [network] if is_compiled(network) else list(network.modules())
+        self._modules = outside_compiled(network)
         self._called = called
-        self._open: list[tuple[nn.Module, Call | None]] = []
+        self._calls = OpenCalls()
         self._handles: list[Any] = []
         self.paused = False
 
@@ -129,25 +149,42 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._open.clear()
+        self._calls = OpenCalls()
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if self.paused:
             return
         call = None
-        if not self._open and torch.is_grad_enabled():  # the outermost one
+        if not self._calls.open and torch.is_grad_enabled():  # the outermost one
             args, kwargs = replaced((args, kwargs), lambda tensor: tensor)  # a TensorDict is written to by the call
-            call = Call(module, args, kwargs, RandomState.now(module, args))
-        self._open.append((module, call))
+            call = Call(module, args, kwargs, RandomState.now(module, args), attributes_of(module))
+        self._calls.open.append((module, call))
 
     def _after(self, module: nn.Module, _args: tuple, _kwargs: dict, output: Any) -> None:
-        if self.paused or not self._open or self._open[-1][0] is not module:
+        calls = self._calls.open
+        if self.paused or not calls or calls[-1][0] is not module:
             return
-        call = self._open.pop()[1]
+        call = calls.pop()[1]
         if call is not None:
             call.outputs = tensors_in(output)
             if call.made():
                 self._called(call)
+
+
+def outside_compiled(module: nn.Module) -> list[nn.Module]:
+    """The module and its parts, without what is inside compiled code: a hook there would change what is compiled."""
+    inner = [] if hasattr(module, "_orig_mod") else module.children()
+    return [module, *dict.fromkeys(part for child in inner for part in outside_compiled(child))]
+
+
+class OpenCalls(threading.local):
+    """Modules that are being called, outermost first; each thread has its own (one may act while another learns)."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[nn.Module, Call | None]] = []
+
+    def __reduce__(self) -> tuple:
+        return OpenCalls, ()
 
 
 class ModuleHook:
@@ -172,7 +209,7 @@ class RandomState:
     """State of the generators that a forward pass may draw from, and what autocast does."""
 
     device: torch.device
-    states: list[Tensor]
+    states: list[Any]
     autocast: tuple[bool, torch.dtype]
 
     @classmethod
@@ -183,18 +220,22 @@ class RandomState:
         return cls(device, cls._get(device), autocast)
 
     @staticmethod
-    def _get(device: torch.device) -> list[Tensor]:
-        states = [torch.get_rng_state()]
+    def _get(device: torch.device) -> list[Any]:
+        numpy = sys.modules.get("numpy")
+        states = [torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()]
         if device.type != "cpu":
             backend = getattr(torch, device.type)
             states.append(backend.get_rng_state(device) if device.type == "cuda" else backend.get_rng_state())
         return states
 
-    def _set(self, states: list[Tensor]) -> None:
+    def _set(self, states: list[Any]) -> None:
         torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        if states[2] is not None:
+            sys.modules["numpy"].random.set_state(states[2])
         if self.device.type != "cpu":
             backend = getattr(torch, self.device.type)
-            backend.set_rng_state(states[1], *([self.device] if self.device.type == "cuda" else []))
+            backend.set_rng_state(states[3], *([self.device] if self.device.type == "cuda" else []))
 
     @contextmanager
     def again(self) -> Iterator[None]:
@@ -202,7 +243,8 @@ class RandomState:
         found = self._get(self.device)
         self._set(self.states)
         try:
-            with torch.autocast(self.device.type, dtype=self.autocast[1], enabled=self.autocast[0]):
+            enabled = self.autocast[0]  # without its cache, which would hold the weights from before the step
+            with torch.autocast(self.device.type, dtype=self.autocast[1], enabled=enabled, cache_enabled=False):
                 yield
         finally:
             self._set(found)
@@ -229,49 +271,78 @@ class TanhCalls(TorchFunctionMode):
 class Replay:
     """Recorded calls made again: the same random numbers, no buffer or gradient of the network changed.
 
-    outputs: of the last call. tanhs: what each tanh received and returned. head: the last output of `head`.
-    complete: whether every input that depends on the network was made again, too.
+    outputs, heads: by call, what it returned and the last output of `head` in it. tanhs: what each tanh received and
+    returned. complete: whether every input that depends on the network was made again, too.
     """
 
-    def __init__(self, call: Call, earlier: list[Call], head: nn.Module | None) -> None:
+    def __init__(self, calls: Iterable[Call], earlier: list[Call], head: nn.Module | None) -> None:
         self.complete = True
-        self.head: Tensor | None = None
-        self._made: dict[int, list[Tensor]] = {}
+        self.outputs: dict[Call, list[Tensor]] = {}
+        self.heads: dict[Call, Tensor | None] = {}
+        self._head: Tensor | None = None
         self._ours = {made: (c, place) for c in earlier for made, place in c.made().items()}
         with ExitStack() as stack:
             mode = stack.enter_context(TanhCalls())
             if head is not None:
                 stack.callback(head.register_forward_hook(ModuleHook(self._keep_head)).remove)
-            self.outputs = self._again(call)
+            for call in calls:
+                self._again(call)
         self.tanhs = mode.calls
 
     def _keep_head(self, _module: nn.Module, _args: tuple, output: Any) -> None:
-        self.head = tensors_in(output)[0]
+        self._head = tensors_in(output)[0]
 
     def _again(self, call: Call) -> list[Tensor]:
-        if id(call) not in self._made:
+        if call not in self.outputs:
             args, kwargs = replaced((call.args, call.kwargs), self._input)
-            self._made[id(call)] = tensors_in(run_again(call, args, kwargs))
-        return self._made[id(call)]
+            self.outputs[call] = tensors_in(run_again(call, args, kwargs))
+            self.heads[call] = self._head
+        return self.outputs[call]
 
     def _input(self, tensor: Tensor) -> Tensor:
         here = edge(tensor)
         if here is None:
-            return tensor.detach()
+            return tensor.detach().clone()  # the network may write to it
         if here in self._ours:
             call, index = self._ours[here]
             return self._again(call)[index]
         if any(True for _ in search([here], self._ours.__contains__)):
             self.complete = False  # made from an earlier output by code outside the network
-        return tensor.detach()
+        return tensor.detach().clone()
 
 
 def run_again(call: Call, args: tuple, kwargs: dict) -> Any:
-    """The output of the call's module, in eager mode, with the call's random numbers and copies of its buffers."""
+    """The output of the call's module, in eager mode, with the call's random numbers and attributes.
+
+    Buffers are copies, and attributes are put back.
+    """
     module = eager(call.module)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with call.random.again(), uncompiled():
+    with call.random.again(), uncompiled(), attributes(call.attributes):
         return torch.func.functional_call(module, buffers, args, kwargs) if buffers else module(*args, **kwargs)
+
+
+def attributes_of(module: nn.Module) -> dict[nn.Module, dict[str, Any]]:
+    """What each part of a module holds now, by name; the values themselves are not copied."""
+    return {part: dict(vars(part)) for part in module.modules()}
+
+
+@contextmanager
+def attributes(then: dict[nn.Module, dict[str, Any]]) -> Iterator[None]:
+    """Give the parts of a module what they held then, and what they hold now back at the end."""
+    now = {part: dict(vars(part)) for part in then}
+
+    def put(states: dict[nn.Module, dict[str, Any]]) -> None:
+        for part, state in states.items():
+            for name in vars(part).keys() - state.keys():
+                del vars(part)[name]
+            vars(part).update(state)
+
+    put(then)
+    try:
+        yield
+    finally:
+        put(now)
 
 
 def uncompiled() -> AbstractContextManager:
@@ -285,5 +356,5 @@ def eager(module: nn.Module) -> nn.Module:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether this is what `torch.compile` returned."""
-    return hasattr(module, "_orig_mod")
+    """Whether this is what `torch.compile` returned, or holds such a part."""
+    return any(hasattr(part, "_orig_mod") for part in module.modules())

@@ -1,6 +1,7 @@
 """A limit on how far one optimiser step moves a tensor: Adam's step does not know how large the weights are."""
 
 from collections.abc import Iterable
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ def limit_steps(
     they are. Of two limits on one optimiser both hold, so the smaller one counts.
 
     Returns a handle; its `remove()` ends the limit.
-    Raises TypeError where `optimizer` is no torch optimiser, ValueError where `relative` is not above 0
-    or `modules` hold none of the optimiser's parameters.
+    Raises TypeError where an argument is of another kind, ValueError where `relative` is not above 0 or `modules` hold
+    none of the optimiser's parameters.
     """
     return StepLimit(optimizer, relative, modules)
 
@@ -33,6 +34,8 @@ class StepLimit:
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}: limit_steps needs a torch.optim.Optimizer")
+        if not isinstance(relative, Real):
+            raise TypeError(f"relative is a {type(relative).__name__}: a number above 0 is needed, such as 0.001")
         if not relative > 0:
             raise ValueError(f"relative is {relative}: a share above 0 of the weights' norm is needed, such as 0.001")
         self.relative = relative
@@ -76,5 +79,9 @@ class StepLimit:
 
 
 def _layers(modules: nn.Module | Iterable[nn.Module] | None) -> dict[Tensor, nn.Module]:
-    roots = [] if modules is None else [modules] if isinstance(modules, nn.Module) else list(modules)
+    alone = modules is None or isinstance(modules, nn.Module) or not isinstance(modules, Iterable)
+    roots = [] if modules is None else [modules] if alone else list(modules)
+    for root in roots:
+        if not isinstance(root, nn.Module):
+            raise TypeError(f"modules has a {type(root).__name__}: limit_steps needs torch.nn modules there")
     return {p: layer for root in roots for layer in root.modules() for p in layer.parameters(recurse=False)}

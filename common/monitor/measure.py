@@ -1,5 +1,7 @@
 """What one measured update shows: an actor's outputs and the critic's slope there, and the norms of the optimisers."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from . import definitions
-from .graph import KEPT_CALLS, Call, Edge, Replay, is_compiled, nearest_tanhs, run_again, tensors_in
+from .graph import KEPT_CALLS, Call, Edge, Replay, is_compiled, nearest_tanhs, run_again, search, tensors_in
 
 
 class MonitorError(ValueError):
@@ -27,51 +29,79 @@ class Seen:
 
 @dataclass(eq=False)
 class Bounded:
-    """An actor's outputs before its step: z, a = tanh z, ∂Q/∂a, all (batch, outputs)."""
+    """An actor's outputs in one call before its step: z, a = tanh z, ∂Q/∂a, all of the shape of its action."""
 
+    call: Call
+    output: int  # place of the output in the call's outputs
     z: Tensor
     actions: Tensor
-    clipped: Tensor | bool  # where z is clipped on its way to the tanh, so that no slope is left there either
     dq_da: Tensor | None
-    tanhs: list[int]  # places in the pass of the tanh that z enters; empty: z is the head's or the call's output
+    clipped: Tensor | None = None  # where z is clipped on its way to the tanh, so that no slope is left there either
+    tanhs: list[int] = field(default_factory=list)  # places in the pass of the tanh that z enters; else see `moved`
 
-    def scalars(self) -> dict[str, Tensor]:
-        a, z, q = (t if t is None else _batched(t.detach()) for t in (self.actions, self.z, self.dq_da))
-        sloped = a if self.clipped is False else a.masked_fill(self.clipped.reshape(a.shape), 1.0)
-        found = {
-            "saturation_ratio": definitions.saturation_ratio(a),
-            "tanh_derivative": definitions.tanh_derivative(sloped),
-            "zero_derivative_share": definitions.zero_derivative_share(sloped),
-            "z_abs_median": definitions.z_abs_median(z),
-            "z_abs_max": definitions.z_abs_max(z),
-            "z_range": definitions.z_range(z),
+    def moved(self, replay: Replay) -> Tensor:
+        """z in a later pass: what enters the tanh, or the output of the head or, without one, of the call."""
+        if self.tanhs:
+            return torch.cat([replay.tanhs[i][0] for i in self.tanhs], -1)
+        head = replay.heads[self.call]
+        return replay.outputs[self.call][self.output] if head is None else head
+
+    def sloped(self) -> Tensor:
+        """The actions, with 1 where the clip leaves no slope."""
+        return self.actions if self.clipped is None else self.actions.masked_fill(self.clipped, 1.0)
+
+
+def together(found: list[Bounded], values: Iterable[Tensor]) -> Tensor:
+    """(batch, outputs) of all: outputs of one call side by side, calls as further samples where they are as wide."""
+    calls: dict[Call, list[Tensor]] = {}
+    for bounded, value in zip(found, values, strict=True):
+        calls.setdefault(bounded.call, []).append(value.detach().reshape(-1, value.shape[-1] if value.dim() > 1 else 1))
+    rows = [torch.cat([one for one in own if len(one) == len(own[0])], -1) for own in calls.values()]
+    return torch.cat([own for own in rows if own.shape[-1] == rows[0].shape[-1]])
+
+
+def scalars_of(found: list[Bounded]) -> dict[str, Tensor]:
+    """Everything that an actor's outputs and the critic's slope there say."""
+    a, z, sloped = (
+        together(found, values) for values in zip(*((it.actions, it.z, it.sloped()) for it in found), strict=True)
+    )
+    scalars = {
+        "saturation_ratio": definitions.saturation_ratio(a),
+        "tanh_derivative": definitions.tanh_derivative(sloped),
+        "zero_derivative_share": definitions.zero_derivative_share(sloped),
+        "z_abs_median": definitions.z_abs_median(z),
+        "z_abs_max": definitions.z_abs_max(z),
+        "z_range": definitions.z_range(z),
+    }
+    if all(it.dq_da is not None for it in found):
+        q = together(found, [it.dq_da for it in found])
+        scalars |= {
+            "stuck_share": definitions.stuck_share(a, q),
+            "bang_bang_share": definitions.bang_bang_share(a, q),
+            "dq_da_abs_mean": definitions.dq_da_abs_mean(q),
+            "dq_da_sign_coherence": definitions.dq_da_sign_coherence(q),
         }
-        if q is not None:
-            found |= {
-                "stuck_share": definitions.stuck_share(a, q),
-                "bang_bang_share": definitions.bang_bang_share(a, q),
-                "dq_da_abs_mean": definitions.dq_da_abs_mean(q),
-                "dq_da_sign_coherence": definitions.dq_da_sign_coherence(q),
-            }
-        return found
+    return scalars
 
 
 class Actor:
     """One actor network and what the update that is measured now has shown of it."""
 
-    def __init__(self, network: nn.Module, head: nn.Module | None) -> None:
+    def __init__(self, network: nn.Module, head: nn.Module | None, optimizers: list[torch.optim.Optimizer]) -> None:
         self.network = network
         self.head = head
-        self.parameters = set(network.parameters())
+        self.side = Side("actor", optimizers, set(network.parameters()))
+        self.history: list[dict[str, float]] = []
         self.forget()
 
     def forget(self) -> None:
         """Drop what the last measured update left."""
         self.calls: list[Call] = []
-        self.seen: Seen | None = None
+        self.seen: list[Seen] = []
         self.measured: dict[str, Tensor] | None = None
-        self._bounded: Bounded | None = None
-        self._call: Call | None = None  # that `_bounded` was found in
+        self.found = False
+        self._bounded: list[Bounded] = []
+        self.side.forget()
 
     def called(self, call: Call) -> None:
         """Keep a call of the network, or of a part of it, that carries a gradient."""
@@ -81,111 +111,161 @@ class Actor:
         """What the recorded calls returned, by its place in the graph."""
         return {made: (call, place) for call in self.calls for made, place in call.made().items()}
 
-    def criticised(self, critic: int, critic_call: Call, whole: bool, here: Edge, tanh: Node | None) -> None:
-        """Take ∂Q/∂a where a critic's call depends on this actor, by its output `here`.
+    def criticised(self, critic: int, critic_call: Call, whole: bool, reached: dict[Edge, Node | None]) -> None:
+        """Take ∂Q/∂a where a critic's call depends on this actor, by these outputs and the tanh behind each.
 
         whole: the call is that of the whole critic, so its output is Q; else Q is an output with one value per sample.
         The first critic of the list counts; a later pass of the actor replaces an earlier one.
         """
-        call, place = self.outputs().get(here, (None, 0))
-        known = self.seen is not None and (self.seen.call, self.seen.output) == (call, place)
-        if call is None or (known and self.seen.critic <= critic):  # None: so many calls ago that it was not kept
+        ours = self.outputs()
+        bounded = _actions({here: tanh for here, tanh in reached.items() if here in ours}, ours)
+        known = {(seen.call, seen.output) for seen in self.seen if seen.critic <= critic}
+        if not bounded or any(ours[here] in known for here in bounded):  # empty: so many calls ago that none was kept
             return
-        output = call.outputs[place]
+        places = [ours[here] for here in bounded]
         outputs = critic_call.outputs
         if is_compiled(critic_call.module):  # compiled code lets nobody go backward twice
             outputs = tensors_in(run_again(critic_call, critic_call.args, critic_call.kwargs))
         outputs = [outputs[i] for i in critic_call.made().values()]
-        batches = {output.shape[0], output.numel() // output.shape[-1]}
-        values = [t for t in outputs if t.numel() in batches]
+        shapes = {call: call.outputs[place].shape for call, place in places}
+        rows = {shape[0] for shape in shapes.values()} | {shape[:-1].numel() for shape in shapes.values()}
+        rows.add(sum(shape[:-1].numel() for shape in shapes.values()))  # calls of one actor, stacked
+        values = [t for t in outputs if t.numel() in rows]
         if not values and whole:  # several numbers per sample, such as quantiles: their mean
-            values = [outputs[0] * (output.shape[0] / outputs[0].numel())]
+            values = [outputs[0] * (next(iter(shapes.values()))[0] / outputs[0].numel())]
         if not values:
             return
-        target = GradientEdge(*(here if tanh is None else (tanh, 0)))
-        slopes = (torch.autograd.grad(q.sum(), target, retain_graph=True, allow_unused=True)[0] for q in values)
-        action = None if tanh is None else tanh._saved_result.detach()
-        flat = torch.zeros_like(output if action is None else action)  # where no output depends on the action
-        slope = next((found for found in slopes if found is not None), flat)
-        self.seen = Seen(critic, call, place, slope, action)
+        targets = [GradientEdge(*(here if tanh is None else (tanh, 0))) for here, tanh in bounded.items()]
+        with kept_gradients([*critic_call.inputs(), *(call.outputs[place] for call, place in places)]):
+            slopes = [torch.autograd.grad(q.sum(), targets, retain_graph=True, allow_unused=True) for q in values]
+        self.seen = []
+        for (call, place), tanh, found in zip(places, bounded.values(), zip(*slopes, strict=True), strict=True):
+            action = None if tanh is None else tanh._saved_result.detach()
+            flat = torch.zeros_like(
+                call.outputs[place] if action is None else action
+            )  # no output depends on the action
+            slope = next((one for one in found if one is not None), flat)
+            self.seen.append(Seen(critic, call, place, slope, action))
 
     def before_step(self) -> None:
         """Find z, a and ∂Q/∂a by making the actor's pass again.
 
         Raises MonitorError, one line, where that pass or its tanh cannot be found.
         """
-        if self.seen is None and not self.calls:
+        self.found = True
+        if not self.calls:
             raise MonitorError(
-                "the actor was not called with gradients before its optimiser's step: give actor= the module that the "
-                "actor's loss calls (not its target; of a compiled one, what torch.compile returned)"
+                "the actor was not called with gradients before its optimiser's step, or returned no tensor with one: "
+                "give actor= the module that the actor's loss calls (not its target; of a compiled one, what "
+                "torch.compile returned)"
             )
         with torch.enable_grad():
-            call = self.calls[-1] if self.seen is None else self.seen.call
-            replay = Replay(call, self.calls, self.head)
-            places = range(len(replay.outputs)) if self.seen is None else [self.seen.output]
-            if self.seen is not None and self.seen.action is not None:
-                found = self._tanh_outside(replay)
+            calls = dict.fromkeys(seen.call for seen in self.seen) or self.calls[-1:]
+            replay = Replay(calls, self.calls, self.head)
+            if self.seen:
+                found = [self._tanh_inside(replay, s) if s.action is None else _outside(replay, s) for s in self.seen]
+                found = [one for one in found if one is not None]
             else:
-                found = next(filter(None, (self._tanh_inside(replay, place) for place in places)), None)
-        if found is None:
-            advice = "" if replay.head is not None else "; if it has one, give head= the module whose output enters it"
+                (call,) = calls
+                made = (self._tanh_unseen(replay, call, place) for place in range(len(replay.outputs[call])))
+                found = [*filter(None, made)][:1]
+        if not found:
+            named = any(head is not None for head in replay.heads.values())
+            advice = "" if named else "; if it has one, give head= the module whose output enters it"
             raise MonitorError(
                 "no tanh was found between the actor's layers and its action, and an actor without one cannot be "
                 f"measured{advice}"
             )
-        if found.z.shape != found.actions.shape:
-            raise MonitorError(
-                f"z has the shape {tuple(found.z.shape)} and the action {tuple(found.actions.shape)}: give head= the "
-                "module whose output enters the tanh (the mean's, of a Gaussian policy; an nn.Identity will do)"
-            )
-        self._call, self._bounded = call, found
+        for one in found:
+            if one.z.shape != one.actions.shape:
+                raise MonitorError(
+                    f"z has the shape {tuple(one.z.shape)} and the action {tuple(one.actions.shape)}: give head= the "
+                    "module whose output enters the tanh (the mean's, of a Gaussian policy; an nn.Identity will do)"
+                )
+        self._bounded = found
 
-    def _tanh_outside(self, replay: Replay) -> Bounded:
-        output = replay.outputs[self.seen.output]
-        z, clipped = output, False
-        if replay.head is not None and replay.head is not output:
-            z = replay.head
-            (inner,) = torch.autograd.grad(output.sum(), z, allow_unused=True)
-            if inner is None:
-                raise MonitorError("the action does not depend on head: give the module whose output enters the tanh")
-            clipped = inner == 0
-        return Bounded(z, self.seen.action, clipped, self.seen.slope, [])
+    def _tanh_inside(self, replay: Replay, seen: Seen) -> Bounded | None:
+        output, head = replay.outputs[seen.call][seen.output], replay.heads[seen.call]
+        places, given, results = _tanhs(replay, output)
+        if not places:
+            return None
+        slopes = torch.cat(torch.autograd.grad(output, results, seen.slope.reshape(output.shape), True), -1)
+        z, places = (torch.cat(given, -1), places) if head is None else (head, [])
+        return Bounded(seen.call, seen.output, z, torch.cat(results, -1), slopes, tanhs=places)
 
-    def _tanh_inside(self, replay: Replay, place: int) -> Bounded | None:
-        output = replay.outputs[place]
-        nodes = nearest_tanhs(output)
-        found = [i for i, (_, result) in enumerate(replay.tanhs) if result.grad_fn in nodes]
-        if not found:
-            if replay.head is None or self.seen is not None:
-                return None
-            return Bounded(replay.head, replay.head.tanh(), False, None, [])  # the tanh comes after the actor
-        given, results = zip(*(replay.tanhs[i] for i in found), strict=True)
-        slopes = None
-        if self.seen is not None:
-            slopes = torch.cat(torch.autograd.grad(output, results, self.seen.slope.reshape(output.shape)), -1)
-        if replay.head is not None:
-            return Bounded(replay.head, torch.cat(results, -1), False, slopes, [])
-        return Bounded(torch.cat(given, -1), torch.cat(results, -1), False, slopes, found)
+    def _tanh_unseen(self, replay: Replay, call: Call, place: int) -> Bounded | None:
+        """Without a critic: the tanh inside, or one after the actor where a head says what enters it."""
+        head, (places, given, results) = replay.heads[call], _tanhs(replay, replay.outputs[call][place])
+        if head is not None:
+            return Bounded(call, place, head, torch.cat(results, -1) if places else head.tanh(), None)
+        return (
+            Bounded(call, place, torch.cat(given, -1), torch.cat(results, -1), None, tanhs=places) if places else None
+        )
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Find out how far the step moved z, and put all scalars together."""
-        if self._bounded is None:
-            self.measured = {}
+        self.measured = {}
+        if not self._bounded:
             return
-        replay = Replay(self._call, self.calls, self.head)
-        if self._bounded.tanhs:
-            z = torch.cat([replay.tanhs[i][0] for i in self._bounded.tanhs], -1)
-        else:
-            z = replay.outputs[self.seen.output] if replay.head is None else replay.head
-        self.measured = self._bounded.scalars()
+        found, self.measured = self._bounded, scalars_of(self._bounded)
+        replay = Replay(dict.fromkeys(it.call for it in found), self.calls, self.head)
         if replay.complete:
-            self.measured["z_step_rms"] = rms(definitions.wide(z) - definitions.wide(self._bounded.z.detach()))
+            before, after = together(found, (it.z for it in found)), together(found, (it.moved(replay) for it in found))
+            self.measured["z_step_rms"] = rms(definitions.wide(after) - definitions.wide(before))
+
+
+def _actions(reached: dict[Edge, Node | None], ours: dict[Edge, tuple[Call, int]]) -> dict[Edge, Node | None]:
+    """Which of an actor's outputs that a critic depends on are its actions; `reached` has the nearest first.
+
+    None that another one is made of (features). Where a tanh outside the actor bounds an output, none without; and one
+    per tanh, the nearest, or of one call's outputs the first: the mean of a Gaussian, not its scale.
+    """
+    behind = {
+        at for node, _ in reached
+        for at, _ in search([(n, i) for n, i in node.next_functions if n is not None], reached.__contains__)
+    }  # fmt: skip
+    outside: dict[Node, Edge] = {}
+    for here, tanh in reached.items():
+        if tanh is not None and here not in behind:
+            call, place = ours[outside.setdefault(tanh, here)]
+            if call is ours[here][0] and place > ours[here][1]:
+                outside[tanh] = here
+    return {at: tanh for tanh, at in outside.items()} or {at: None for at in reached if at not in behind}
+
+
+def _outside(replay: Replay, seen: Seen) -> Bounded:
+    """z is the actor's output, or its head's, and the tanh comes after it."""
+    output, head = replay.outputs[seen.call][seen.output], replay.heads[seen.call]
+    if head is None or head is output:
+        return Bounded(seen.call, seen.output, output, seen.action, seen.slope)
+    (inner,) = torch.autograd.grad(output.sum(), head, retain_graph=True, allow_unused=True)
+    if inner is None:
+        raise MonitorError("the action does not depend on head: give the module whose output enters the tanh")
+    return Bounded(seen.call, seen.output, head, seen.action, seen.slope, inner == 0)
+
+
+def _tanhs(replay: Replay, output: Tensor) -> tuple[list[int], list[Tensor], list[Tensor]]:
+    """Of the tanh that made this output: their places in the pass, what they received and what they returned."""
+    nodes = nearest_tanhs(output)
+    places = [i for i, (_, result) in enumerate(replay.tanhs) if result.grad_fn in nodes]
+    return places, [replay.tanhs[i][0] for i in places], [replay.tanhs[i][1] for i in places]
+
+
+@contextmanager
+def kept_gradients(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """A backward pass of our own within adds nothing to tensors with `retain_grad`."""
+    kept = [(t, t.grad if t.grad is None else t.grad.clone()) for t in tensors if t.retains_grad]
+    try:
+        yield
+    finally:
+        for tensor, gradient in kept:
+            tensor.grad = gradient
 
 
 @dataclass(eq=False)
 class Side:
-    """The actors' or the critics' parameters and the norms of the optimisers that step them."""
+    """An actor's or the critics' parameters and the norms of the optimisers that step them."""
 
     name: str
     given: list[torch.optim.Optimizer]
@@ -203,7 +283,9 @@ class Side:
     @torch.no_grad()
     def before_step(self, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
         """Take the gradients that the optimiser sees and keep the weights."""
-        self.gradients[optimizer] = definitions.l2_norm([w.grad for w in weights if w.grad is not None])
+        norm = definitions.l2_norm([w.grad for w in weights if w.grad is not None])
+        scale = getattr(optimizer, "grad_scale", None)  # of a GradScaler, which a fused optimiser applies itself
+        self.gradients[optimizer] = norm if scale is None else norm / scale.to(norm)
         self.before[optimizer] = {w: w.detach().clone() for w in weights}
 
     @torch.no_grad()
@@ -213,19 +295,15 @@ class Side:
         self.steps[optimizer] = definitions.l2_norm(torch._foreach_sub([*before], [*before.values()]))
 
     def scalars(self) -> dict[str, Tensor]:
-        """Norms, root mean square over the optimisers."""
+        """Norms: of an actor over its optimisers, of critics the root mean square over theirs."""
         norms = {f"{self.name}_gradient_norm": self.gradients, f"{self.name}_step_norm": self.steps}
-        return {name: rms(torch.stack([*values.values()])) for name, values in norms.items() if values}
+        combine = rms if self.name == "critic" else torch.linalg.vector_norm
+        return {name: combine(torch.stack([*values.values()])) for name, values in norms.items() if values}
 
     def forget(self) -> None:
         """Drop what the last measured update left."""
         for kept in (self.before, self.gradients, self.steps):
             kept.clear()
-
-
-def _batched(values: Tensor) -> Tensor:
-    """(batch, outputs), also of (batch,) or (time, batch, outputs)."""
-    return values.reshape(-1, values.shape[-1] if values.dim() > 1 else 1)
 
 
 def rms(values: Tensor) -> Tensor:

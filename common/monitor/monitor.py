@@ -6,26 +6,29 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from .diagnosis import SCALARS, Diagnosis, diagnose, report
-from .graph import Call, Edge, Recorder, eager, edge, search, tensors_in
+from .diagnosis import SCALARS, Diagnosis, diagnose_each, report
+from .graph import KEPT_CALLS, Call, Edge, Recorder, eager, edge, search
 from .measure import Actor, MonitorError, Side, rms
 
 Modules = nn.Module | Iterable[nn.Module]
 Optimizers = torch.optim.Optimizer | Iterable[torch.optim.Optimizer]
-Watched = tuple[Edge, Node | None]  # an actor's output, and the tanh between it and the critic
+Reached = dict[Edge, Node | None]  # an actor's outputs, and the tanh between each and the critic, if any
+Role = tuple[Actor | None, Side, list[Tensor]]  # an actor, or None for the critics, and the weights that are stepped
+TAKES_OVER = 4  # steps of another optimiser of the actor without one of the leader: that one has been replaced
 
 
 class SaturationMonitor:
     """Measures what a tanh actor's outputs, its critic's slope and its optimisers' steps do, and says what is wrong.
 
-    actor: the network, or a list of networks (MADDPG); targets are not given.
+    actor: the network, or a list or nn.ModuleList of networks (MADDPG); targets are not given. One that several agents
+        share is one network, whose calls for one critic's call count together.
     critic: the network that the actor's loss calls with the action, alone or concatenated, or a list, of which the
         first that receives an actor's action counts. Without it nothing is known of ∂Q/∂a.
     actor_optimizer, critic_optimizer: an optimiser or a list; found by their parameters where they are not given.
@@ -35,7 +38,7 @@ class SaturationMonitor:
     Training keeps its bits. A measured update makes the actor's forward pass twice again and one more backward pass
     through the critic; other updates cost a look at which optimiser steps. `scalars` and `history` hold what
     docs/monitor.md lists, NaN where something could not be measured. Over a list of actors, shares and means are
-    averaged, `z_abs_max` is the largest, and norms and `z_step_rms` are root mean squares.
+    averaged, `z_abs_max` is the largest, and norms and `z_step_rms` are root mean squares; the diagnosis judges each.
 
     Raises MonitorError, a ValueError, with one line that names what is missing: here, or in the first update.
     """
@@ -60,23 +63,24 @@ class SaturationMonitor:
         self.every = every
         self.updates = 0
         self.history: list[dict[str, float]] = []
-        self._actors = [Actor(network, own_head) for network, own_head in zip(actors, heads, strict=True)]
-        self._critics = critics
-        optimizers = [
+        own, theirs = (
             _listed(given, torch.optim.Optimizer, name)
             for given, name in ((actor_optimizer, "actor_optimizer"), (critic_optimizer, "critic_optimizer"))
-        ]
-        self._actor_side = Side("actor", optimizers[0], {p for network in actors for p in network.parameters()})
-        self._critic_side = Side("critic", optimizers[1], {p for network in critics for p in network.parameters()})
-        self._check()
+        )
+        self._actors = [Actor(network, own_head, own) for network, own_head in zip(actors, heads, strict=True)]
+        self._critics = critics
+        self._critic_side = Side("critic", theirs, {p for network in critics for p in network.parameters()})
+        self._check(own)
 
         self._recorders = [Recorder(actor.network, actor.called) for actor in self._actors]
         for place, network in enumerate(critics):
             self._recorders.append(Recorder(network, lambda call, place=place: self._critic_called(place, call)))
         self._critic_calls = 0
-        self._reached: dict[Edge, dict[Actor, Watched]] = {}  # what each output of a critic's call depends on
-        self._roles: WeakKeyDictionary[torch.optim.Optimizer, list[tuple[Side, list[Tensor]]]] = WeakKeyDictionary()
-        self._leader: torch.optim.Optimizer | None = optimizers[0][0] if optimizers[0] else None
+        self._reached: dict[Edge, dict[Actor, Reached]] = {}  # what each output of a critic's call depends on
+        self._roles: WeakKeyDictionary[torch.optim.Optimizer, tuple[int, list[Role]]] = WeakKeyDictionary()
+        self._stepping: WeakSet[torch.optim.Optimizer] = WeakSet()
+        self._leader: torch.optim.Optimizer | None = own[0] if own else None
+        self._without_leader: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
         self._watching = False  # from after the update before a measured one
         self._measuring = False  # from the leader's step on, until every actor has stepped
         self._handles: list[Any] = []
@@ -90,7 +94,11 @@ class SaturationMonitor:
                 register_optimizer_step_post_hook(self._after_step),
             ]
             if self.updates % self.every == 0:
-                self._watch()
+                try:
+                    self._watch()
+                except Exception as problem:  # a scripted module lets nobody hook its calls
+                    self.detach()
+                    raise MonitorError(f"the calls of actor= and critic= cannot be seen: {_line(problem)}") from problem
         return self
 
     def detach(self) -> None:
@@ -120,23 +128,26 @@ class SaturationMonitor:
 
     def diagnosis(self) -> Diagnosis:
         """The verdict on the measured updates so far, in plain words, with its evidence and what to try."""
-        return diagnose(self.history)
+        return diagnose_each(self._histories())[0]
 
     def report(self) -> str:
         """Verdict, evidence, advice, the first and the latest scalars, for people."""
-        return report(self.history)
+        return report(self.history, *diagnose_each(self._histories()))
 
-    def _check(self) -> None:
-        stepped = {p for optimizer in self._actor_side.given for p in self._actor_side.of(optimizer)}
-        for actor in self._actors:
-            if any(getattr(part, "_compiled_call_impl", None) for part in actor.network.modules()):
+    def _histories(self) -> list[list[dict[str, float]]]:
+        return [self.history] if len(self._actors) == 1 else [actor.history for actor in self._actors]
+
+    def _check(self, actor_optimizers: list[torch.optim.Optimizer]) -> None:
+        for name, network in [("actor", it.network) for it in self._actors] + [("critic", it) for it in self._critics]:
+            if any(getattr(part, "_compiled_call_impl", None) for part in network.modules()):
                 raise MonitorError(
-                    "actor was compiled in place, so its passes cannot be seen: train with compiled = "
-                    "torch.compile(actor) and give actor=compiled"
+                    f"{name} was compiled in place, so its passes cannot be seen: train with compiled = "
+                    f"torch.compile({name}) and give {name}=compiled"
                 )
+        for actor in self._actors:
             if actor.head is not None and actor.head not in set(eager(actor.network).modules()):
                 raise MonitorError("head is no part of the actor: give head= a module inside it")
-            if self._actor_side.given and not actor.parameters & stepped:
+            if actor_optimizers and not any(map(actor.side.of, actor_optimizers)):
                 raise MonitorError(
                     "actor_optimizer holds none of the actor's parameters: give actor_optimizer= the one made from "
                     "actor.parameters(), or leave it out"
@@ -159,7 +170,7 @@ class SaturationMonitor:
         self._forget()
 
     def _forget(self) -> None:
-        for kept in (*self._actors, self._actor_side, self._critic_side):
+        for kept in (*self._actors, self._critic_side):
             kept.forget()
         self._reached.clear()
         self._critic_calls = 0
@@ -178,61 +189,107 @@ class SaturationMonitor:
     def _critic_called(self, place: int, call: Call) -> None:
         self._critic_calls += 1
         outputs = {output: actor for actor in self._actors for output in actor.outputs()}
-        starts = [start for start in map(edge, tensors_in((call.args, call.kwargs))) if start is not None]
-        found: dict[Actor, Watched] = {}
+        starts = [start for start in map(edge, call.inputs()) if start is not None]
+        found: dict[Actor, Reached] = {}
         for here, tanh in search(starts, lambda at: at in outputs or at in self._reached):
-            for actor, watched in self._reached.get(here, {outputs.get(here): (here, tanh)}).items():
-                found.setdefault(actor, watched)
+            for actor, reached in self._reached.get(here, {outputs.get(here): {here: tanh}}).items():
+                nearer = found.get(actor, {})
+                found[actor] = nearer | {at: between for at, between in reached.items() if at not in nearer}
         if not found:
             return
         self._reached.update(dict.fromkeys(call.made(), found))
-        with self._unrecorded():
-            for actor, (here, tanh) in found.items():
-                actor.criticised(place, call, call.module is self._critics[place], here, tanh)
+        for oldest in [*self._reached][:-KEPT_CALLS]:
+            del self._reached[oldest]
+        for actor, reached in found.items():
+            with self._measured_pass("the critic's slope"):
+                actor.criticised(place, call, call.module is self._critics[place], reached)
 
-    def _sides(self, optimizer: torch.optim.Optimizer) -> list[tuple[Side, list[Tensor]]]:
-        if optimizer not in self._roles:
-            held = [(side, side.of(optimizer)) for side in (self._actor_side, self._critic_side)]
-            self._roles[optimizer] = [(side, weights) for side, weights in held if weights]
-        return self._roles[optimizer]
+    def _roles_of(self, optimizer: torch.optim.Optimizer) -> list[Role]:
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        known = self._roles.get(optimizer)
+        if known is None or known[0] != count:
+            sides = [*((actor, actor.side) for actor in self._actors), (None, self._critic_side)]
+            roles = [(actor, side, side.of(optimizer)) for actor, side in sides]
+            known = self._roles[optimizer] = (count, [role for role in roles if role[2]])
+        return known[1]
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
-        for side, weights in self._sides(optimizer):
-            if side is self._critic_side:
-                if self._watching:
-                    side.before_step(optimizer, weights)
-                continue
-            self._leader = self._leader or optimizer
-            if optimizer is self._leader:
-                self._next_update()
-            if self._measuring:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        if optimizer in self._stepping:  # a step that calls the step it extends
+            return
+        self._stepping.add(optimizer)
+        roles = self._roles_of(optimizer)
+        closed = any(callable(given) for given in (*args[1:], *kwargs.values()))
+        if self._steps_critic_only(optimizer):
+            roles = [role for role in roles if role[0] is None]
+        elif any(actor is not None for actor, _, _ in roles) and self._leads(optimizer):
+            self._next_update()
+        for actor, side, weights in roles:
+            if actor is None and self._watching and not closed:
                 side.before_step(optimizer, weights)
-                for actor in self._stepped_by(weights):
-                    self._find_outputs(actor)
+            elif actor is not None and self._measuring:
+                side.before_step(optimizer, weights)
+                if not actor.found:
+                    self._find_outputs(actor, closed)
+
+    def _both(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it holds weights of actor and critic: of a shared encoder, or all there are."""
+        return len({actor is None for actor, _, _ in self._roles_of(optimizer)}) == 2
+
+    def _steps_critic_only(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Of an optimiser that holds weights of both: whether no actor's pass led to this step."""
+        if not self._both(optimizer):
+            return False
+        if self._leader is not None and optimizer is not self._leader:
+            return True
+        return self._watching and not any(actor.calls for actor, _, _ in self._roles_of(optimizer) if actor is not None)
+
+    def _leads(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether this optimiser's steps are the updates; another one takes over where that one steps no more."""
+        if self._leader is not None and optimizer is not self._leader and not self._both(self._leader):
+            shares = any(
+                actor is theirs
+                for actor, _, _ in self._roles_of(optimizer) if actor is not None
+                for theirs, _, _ in self._roles_of(self._leader)
+            )  # fmt: skip
+            self._without_leader[optimizer] = self._without_leader.get(optimizer, 0) + shares
+            if self._without_leader[optimizer] < TAKES_OVER:
+                return False
+            self._roles[self._leader] = (self._roles[self._leader][0], [])  # it is waited for no longer
+        self._leader = optimizer
+        self._without_leader.clear()
+        return True
 
     def _next_update(self) -> None:
-        if self._measuring:  # an actor of the list did not step
+        if self._measuring:  # not every optimiser of the actors has stepped
             self._finish()
         self._measuring = self.updates % self.every == 0
         self.updates += 1
         if self.updates % self.every == 0:
             self._watch()
 
-    def _stepped_by(self, weights: list[Tensor]) -> list[Actor]:
-        if len(self._actors) == 1:
-            return self._actors
-        return [actor for actor in self._actors if any(w in actor.parameters for w in weights)]
-
-    def _find_outputs(self, actor: Actor) -> None:
-        try:
-            if self._critics and actor.seen is None and actor.calls:
+    def _find_outputs(self, actor: Actor, closed: bool) -> None:
+        with self._measured_pass("the actor's outputs"):
+            if closed:
+                raise MonitorError(
+                    "the actor's optimiser steps with a closure, so its passes come after the step began: call "
+                    "loss.backward() and then step() without one"
+                )
+            if self._critics and not actor.seen and actor.calls:
                 raise MonitorError(self._no_critic())
+            actor.before_step()
+
+    @contextmanager
+    def _measured_pass(self, what: str) -> Iterator[None]:
+        """Passes of our own. What goes wrong ends the first measured update, and leaves NaN in a later one."""
+        try:
             with self._unrecorded():
-                actor.before_step()
-        except MonitorError:
+                yield
+        except Exception as problem:
             if not self.history:  # later on, an update of another kind is no reason to end a training
                 self.detach()
-                raise
+                if isinstance(problem, MonitorError):
+                    raise
+                raise MonitorError(f"{what} could not be measured: {_line(problem)}") from problem
 
     def _no_critic(self) -> str:
         looked_for = "the actor's action, with its gradient, at the critic's input before the actor's optimiser stepped"
@@ -247,27 +304,46 @@ class SaturationMonitor:
         )
 
     def _after_step(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
-        for side, weights in self._sides(optimizer):
+        if optimizer not in self._stepping:
+            return
+        self._stepping.discard(optimizer)
+        for actor, side, _ in self._roles_of(optimizer):
             if optimizer not in side.before:
                 continue
             side.after_step(optimizer)
-            if side is self._actor_side:
-                with self._unrecorded():
-                    for actor in self._stepped_by(weights):
-                        actor.after_step()
-                if all(actor.measured is not None for actor in self._actors):
-                    self._finish()
+            if actor is not None and all(one in side.steps for one in self._steppers(actor)):
+                self._find_move(actor)
+        if self._measuring and all(actor.measured is not None for actor in self._actors):
+            self._finish()
+
+    def _steppers(self, actor: Actor) -> list[torch.optim.Optimizer]:
+        """The optimisers that step this actor, as far as they are known."""
+        known = actor.side.given or [*self._roles]
+        return [
+            one for one in known
+            if (one is self._leader or not self._both(one)) and any(role[0] is actor for role in self._roles_of(one))
+        ]  # fmt: skip
+
+    def _find_move(self, actor: Actor) -> None:
+        with self._measured_pass("how far z moved"):
+            actor.after_step()
 
     def _finish(self) -> None:
-        found = [actor.measured for actor in self._actors if actor.measured]
-        values = {name: float("nan") for name in SCALARS}
+        for actor in self._actors:
+            if actor.measured is None and actor.side.steps:
+                self._find_move(actor)
+        found = [(actor.measured or {}) | actor.side.scalars() for actor in self._actors]
+        rows = [{"update": self.updates, **dict.fromkeys(SCALARS, math.nan)} for _ in [*found, None]]
         for name in {name for measured in found for name in measured}:
-            over_actors = torch.stack([measured[name] for measured in found if name in measured])
-            combined = {"z_abs_max": torch.max, "z_step_rms": rms}.get(name, torch.mean)(over_actors)
-            values[name] = float(combined)
-        for side in (self._actor_side, self._critic_side):
-            values |= {name: float(value) for name, value in side.scalars().items()}
-        self.history.append({"update": self.updates, **values})
+            places = [place for place, measured in enumerate(found) if name in measured]
+            values = torch.stack([found[place][name] for place in places])
+            for place, value in zip(
+                [*places, -1], torch.cat([values, _over_actors(name, values)]).tolist(), strict=True
+            ):
+                rows[place][name] = value
+        of_critics = {name: float(value) for name, value in self._critic_side.scalars().items()}
+        for row, history in zip(rows, [*(actor.history for actor in self._actors), self.history], strict=True):
+            history.append(row | of_critics)
         if self.updates % self.every == 0:  # the next update is measured, too
             self._measuring = False
             self._forget()
@@ -275,11 +351,25 @@ class SaturationMonitor:
             self._stop_watching()
 
 
+def _over_actors(name: str, values: Tensor) -> Tensor:
+    """A scalar of several actors as one, of shape (1,)."""
+    norm = name.endswith("_norm") or name == "z_step_rms"
+    return (values.max() if name == "z_abs_max" else rms(values) if norm else values.mean()).reshape(1)
+
+
+def _line(problem: Exception) -> str:
+    """What another library said, in one line."""
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())}"[:300]
+
+
 def _listed(given: Any, kind: type, name: str) -> list:
     """A list of one or several; raises where one is of another kind."""
     if given is None:
         return []
-    several = [given] if isinstance(given, kind) else list(given) if isinstance(given, Iterable) else [given]
+    if isinstance(given, nn.ModuleDict):
+        given = given.values()
+    alone = isinstance(given, kind) and not isinstance(given, nn.ModuleList)
+    several = [given] if alone or not isinstance(given, Iterable) else list(given)
     for one in several:
         if not isinstance(one, kind):
             raise MonitorError(f"{name} is a {type(one).__name__}: a {kind.__module__}.{kind.__name__} is needed")

@@ -142,7 +142,9 @@ def test_exploding() -> None:
     assert verdict(z_abs_median=[above / diagnosis.GROWTH * 1.01, 2.0, 2.0, 2.0, above]) == "healthy"
     assert verdict(z_abs_median=100.0) == "healthy"  # large, but it stays
     for value in (math.nan, math.inf):
-        assert verdict(**{name: [value] for name in SCALARS}) == "exploding"
+        # a share of NaN is 0; a row without it is one in which nothing was measured
+        assert verdict(**{name: [value] for name in SCALARS if name != "saturation_ratio"}) == "exploding"
+    assert verdict(**{name: [math.nan] for name in SCALARS}) == "healthy"
 
 
 def test_bang_bang() -> None:
@@ -186,3 +188,46 @@ def test_the_report_names_its_columns() -> None:
     assert ["update", "1", "151"] in lines
     assert "mean of the last 4 " in report(history(4))
     assert "mean of" not in report(history(ENOUGH - 1))
+
+
+def test_a_frozen_actor_whose_slope_is_next_to_nothing() -> None:
+    """Its gradient is not exactly 0, but too small to move a weight: the tanh is named, not the learning rate."""
+    found = diagnose(history(actor_step_norm=0.0, actor_gradient_norm=1e-7, tanh_derivative=4.8e-7))
+    assert found.verdict == "frozen" and "no slope left" in found.sentence and "new weights" in found.advice[0]
+    usual = diagnose(history(actor_step_norm=0.0))
+    assert usual.verdict == "frozen" and "learning rate" in usual.advice[0]
+
+
+@pytest.mark.parametrize("rows", [25, 41, 100])
+def test_a_critic_stays_flat_however_long_it_is(rows: int) -> None:
+    assert verdict_of([1.0] * 20 + [1e-6] * (rows - 20)) == "flat_critic"
+    assert verdict_of([1.0] * (rows - 2) + [1e-6] * 2) == "healthy"  # a dip
+    assert verdict_of([1e6] * 2 + [1.0] * (rows - 2)) == "healthy"  # a short peak is no opinion to lose
+
+
+def verdict_of(slopes: list[float]) -> str:
+    return diagnose(history(len(slopes), dq_da_abs_mean=slopes)).verdict
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"stuck_share": 1.0}, "leave"), ({"zero_derivative_share": 0.6}, "60%")]
+)
+def test_a_healthy_mean_does_not_hide_most_outputs(changed: dict[str, float], said: str) -> None:
+    found = diagnose(history(**changed))
+    assert found.verdict == "healthy" and said in found.sentence and found.advice
+
+
+def test_without_a_measured_pass_nothing_is_said() -> None:
+    unseen = {name: [math.nan] * diagnosis.RECENT for name in SCALARS if not name.endswith("_norm")}
+    found = diagnose(history(**unseen))
+    assert found.verdict == "not_enough_data" and "not found" in found.sentence and found.advice
+
+
+def test_of_several_actors_the_first_verdict_that_applies_to_one() -> None:
+    healthy, flat, stuck = history(), history(dq_da_abs_mean=0.0), history(**DEAD)
+    found, of = diagnosis.diagnose_each([healthy, flat, stuck, flat])
+    assert found.verdict == "stuck_tanh" and found.sentence.startswith("1 of 4 actors (2)") and of is stuck
+    found, of = diagnosis.diagnose_each([flat, flat])
+    assert found.sentence.startswith("2 of 2 actors (all)") and of is flat
+    assert diagnosis.diagnose_each([healthy, healthy, history(1)])[0] == diagnose(healthy)
+    assert diagnosis.diagnose_each([history(1), history(1)])[0].verdict == "not_enough_data"

@@ -145,5 +145,8 @@ def test_bad_input() -> None:
             limit_steps(optimizer, relative)
     with pytest.raises(TypeError, match="optimizer"):
         limit_steps(network())
+    for wrong in ({"relative": None}, {"relative": network()}, {"modules": "fc1"}, {"modules": [1]}):
+        with pytest.raises(TypeError, match=rf"\A{next(iter(wrong))} .*\Z"):
+            limit_steps(optimizer, **wrong)
     with pytest.raises(ValueError, match="modules"):
         limit_steps(optimizer, modules=network())
