@@ -17,7 +17,7 @@ from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED
+from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, summary
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -347,6 +347,9 @@ def monitor(r: Recordings) -> Macros:
     def solved(own: pd.DataFrame) -> str:
         return of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
 
+    others = other_tasks(summary(study))
+    if others:
+        yield "MonitorOthers", others
     every = np.where(runs["algorithm"] == "SAC", EVERY_STEP, "limit both")
     for arm, name in (("plain", "MonitorSolvedPlain"), (every, "MonitorSolved")):
         yield name, solved(runs[runs["arm"] == arm])
@@ -364,6 +367,25 @@ def monitor(r: Recordings) -> Macros:
         yield "MonitorSacDeadPlain", share(sac.loc[["plain"], "dead_actor_units"].median())
         yield "MonitorSacDeadBoth", share(sac.loc[["limit both"], "dead_actor_units"].median())
         yield "MonitorSacAlpha", significant(sac.loc[["limit both"], "entropy_coefficient"].max())
+
+
+def other_tasks(rows: pd.DataFrame) -> str:
+    """Of a summary of the study: what limited steps do at 0.1 on tasks other than Pendulum, where both are recorded."""
+    told = []
+    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
+    for (task, algorithm), own in others.groupby(["task", "algorithm"]):
+        arms = own.set_index("arm")
+        if {"plain", "limit both"} <= set(arms.index):
+            said = (
+                f"{number(arms.return_median[arm], ',.0f')} {what} "
+                f"({of(arms.without_slope_at_end[arm], arms.seeds[arm])} runs without slope at the end)"
+                for arm, what in (("plain", "plain"), ("limit both", "limited"))
+            )
+            mark = LIFTED.get(task)
+            none = mark is not None and not own["seeds_solved"].astype(bool).any()
+            unsolved = f", and no run ends above {number(mark, '.0f')}" if none else ""
+            told.append(f"on {task} the median of {algorithm} is {' and '.join(said)}{unsolved}")
+    return "; ".join(told)
 
 
 def sequential(r: Recordings) -> Macros:

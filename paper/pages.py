@@ -140,7 +140,8 @@ def monitor(r: Recordings) -> str:
     limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
     if len(limited) and len(plain):
         said += f" At 0.001 {solved(limited)} limited runs end above it and {solved(plain)} plain ones."
-    return said
+    others = macros.other_tasks(rows)
+    return f"{said} At 0.1 {others}." if others else said
 
 
 def agents_of_others(r: Recordings) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Table and figure of the monitor's study, from its runs.csv."""
 
-from itertools import product
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ DEAD = ("stuck_tanh", "coasting", "frozen")
 EVERY_STEP = "limit both and alpha"  # the arm with all steps of SAC, whose entropy coefficient has its own optimiser
 ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", EVERY_STEP, "normalised",
              "normalised, limit both")  # fmt: skip
-PANEL = (2.4, 1.9)  # inches
+PANEL, COLUMNS = (2.4, 1.9), 3  # inches
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
@@ -52,13 +52,16 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 def figure_of(runs: pd.DataFrame) -> Figure:
     """Returns by arm: a dot per seed, filled where the tanh kept its slope, a bar at the median; colours are rates."""
-    tasks, algorithms = list(dict.fromkeys(runs["task"])), list(dict.fromkeys(runs["algorithm"]))
+    shown = list(dict.fromkeys(zip(runs["task"], runs["algorithm"], strict=True)))
     rates = sorted(runs["learning_rate"].unique())
-    figure = Figure((PANEL[0] * len(algorithms) + 0.6, PANEL[1] * len(tasks) + 1.4), layout="constrained")
+    columns = min(COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure((PANEL[0] * columns + 0.6, PANEL[1] * rows + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(tasks), len(algorithms), squeeze=False, sharey="row")
-    for (i, task), (j, algorithm) in product(enumerate(tasks), enumerate(algorithms)):
-        panel = panels[i, j]
+    panels = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    for panel, (task, algorithm) in zip(panels, shown, strict=False):
         own = runs[(runs["task"] == task) & (runs["algorithm"] == algorithm)]
         arms = [arm for arm in ARM_ORDER if arm in set(own["arm"])]
         for place, arm in enumerate(arms):
@@ -78,20 +81,19 @@ def figure_of(runs: pd.DataFrame) -> Figure:
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
-        panel.set_xticks(range(len(arms)), [arm.replace(" and", "\nand") for arm in arms], fontsize=7, **slanted)
+        names = [arm.replace(" and", "\nand").replace(", ", ",\n") for arm in arms]
+        panel.set_xticks(range(len(arms)), names, fontsize=7, **slanted)
         panel.set_xlim(-0.5, len(arms) - 0.5)
         panel.tick_params(axis="y", labelsize=7)
         panel.grid(axis="y", color="0.92", lw=0.6)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-        if i == 0:
-            panel.set_title(algorithm, fontsize=9)
-        if j == 0:
-            panel.set_ylabel(f"{task}\nreturn per episode", fontsize=8)
+        panel.set_title(f"{algorithm}, {task}", fontsize=8)
+    figure.supylabel("return per episode", fontsize=8)
     handles = [Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}") for rate in rates]
     for face, label in (("0.3", "a seed"), ("white", "… without slope at the end")):
         handles.append(Line2D([], [], color="0.3", marker="o", ms=4, mfc=face, lw=0, label=label))
-    if set(tasks) & set(LIFTED):
+    if set(runs["task"]) & set(LIFTED):
         handles.append(Line2D([], [], color="0.4", lw=0.7, ls=(0, (4, 3)), label="counts as solved above"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     return figure

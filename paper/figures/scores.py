@@ -108,9 +108,8 @@ def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
 
 
 def monitor(r: Recordings) -> Figure:
-    """Returns of other people's agents: the figure of their study, at the paper's width."""
-    runs = r.need_monitor()
-    figure = figure_of(runs[~runs["arm"].str.contains("normalised")])
+    """Returns of other people's agents on Pendulum: the figure of their study, at the paper's width."""
+    figure = figure_of(r.need_monitor().query("task == 'Pendulum-v1'"))
     figure.set_size_inches(style.WIDTH, 0.7 * figure.get_figheight())
     return figure
 
