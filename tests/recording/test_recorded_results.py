@@ -23,7 +23,7 @@ PRESETS = ("scaled", "thesis", "interior")
 FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
 FEWEST_SEEDS = dict.fromkeys(  # of what is still being recorded
     ("recipe", "clamped_rates", "frozen_actors", "exact_derivative", "adam_memory", "step_limit", "reward_norm",
-     "critic_layernorm", "input_norm", "td3", "inverting_gradients", "pre_activation_penalty", "output_norm",
+     "critic_layernorm", "td3", "inverting_gradients", "pre_activation_penalty", "output_norm",
      "penultimate_norm"), 1
 )  # fmt: skip
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
