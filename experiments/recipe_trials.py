@@ -43,8 +43,10 @@ def train(folder: Path, preset: str, options: str) -> Study:
     """The study of one trial, trained where it is not there yet."""
     grid = "--seeds 0 1 --actor-lrs 0.1 --critic-lrs 0.0001 0.1 --threads 1"
     script = ROOT / "experiments/recipe/run_recipe_experiment.py"
-    said = f"{script} --env {preset} {grid} {options} --results-dir {folder}"
-    subprocess.run([sys.executable, *said.split()], check=True)
+    said = f"--env {preset} {grid} {options}".split()
+    done = subprocess.run([sys.executable, script, *said, "--results-dir", folder])
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     return load_study(folder / preset / "recipe")
 
 
@@ -81,8 +83,8 @@ def main() -> None:
     for name, (preset, options) in TRIALS.items():
         study = train(said.runs / name.replace(" ", "_").strip("._"), preset, options)
         table += [{"trial": name, "preset": preset, "options": options, **row} for row in rows(study)]
-        said.out.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(table).to_csv(said.out, index=False, float_format="%.4g", lineterminator="\n")
+    said.out.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(table).to_csv(said.out, index=False, float_format="%.4g", lineterminator="\n")
     print(pd.DataFrame(table).pivot(index=["trial", "preset"], columns="episode", values="median_score").to_string())
 
 

@@ -54,7 +54,10 @@ all | xargs -P "${1:-2}" --process-slot-var=CORE -I{} bash -c '
   set -- {}
   taskset -c "$CORE" python "experiments/$3/run_$3_experiment.py" --threads 1 "${@:4}"
   mkdir -p "results/$2"
+  new="results/$2/.$1.new" # whole before the old one goes
+  rm -rf "$new"
+  cp -r "'$work'/$1/$2/$3" "$new"
+  rm -f "$new/.lock" "$new/report.html"
+  python -m common.recording.archive "$new"
   rm -rf "results/$2/$1"
-  cp -r "'$work'/$1/$2/$3" "results/$2/$1"
-  rm -f "results/$2/$1/.lock" "results/$2/$1/report.html"
-  python -m common.recording.archive "results/$2/$1"'
+  mv "$new" "results/$2/$1"'

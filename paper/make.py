@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
 from common.config import OneLineParser  # noqa: E402
+from common.recording.results import find_studies  # noqa: E402
 from common.recording.store import write_atomically  # noqa: E402
 from paper.figures import FIGURES  # noqa: E402
 from paper.figures.style import save  # noqa: E402
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results-dir", default=ROOT / "results", type=Path, metavar="DIR", help="(%(default)s)")
     said = parser.parse_args(arguments)
     wanted = [said.part] if said.part else PARTS
+    if not said.results_dir.is_dir() or not find_studies(said.results_dir):
+        raise SystemExit(f"error: {said.results_dir}: holds no studies; needed: <preset>/<experiment>/runs.csv")
     recorded = Recordings(said.results_dir)
     texts: dict[Path, str] = {}
     if "tables" in wanted:

@@ -31,20 +31,31 @@ def archive(folder: Path) -> None:
         if (folder / name).exists():
             raise ResultsError(f"{folder / name}: the study is still being trained; allowed: a finished one")
     packed = {path: Path(f"{path}{schema.COMPRESSED}") for name in schema.LONG if (path := folder / name).exists()}
-    for path in packed.values():
-        path.unlink(missing_ok=True)  # of an interrupted call
+    for plain, path in packed.items():
+        if path.exists():  # of an interrupted call, or of somebody else
+            if path.read_bytes() != _compressed(plain):
+                raise ResultsError(f"{path}: differs from {plain.name}; needed: one of them, so remove the wrong one")
+            path.unlink()
     load_study(folder)
     for plain, path in packed.items():
-        text = plain.read_bytes()
-        if plain.name == schema.REWARDS:
+        write_atomically(path, _compressed(plain))
+        plain.unlink()
+
+
+def _compressed(plain: Path) -> bytes:
+    """The recorded form of a long table; ResultsError where its rows cannot be read."""
+    text = plain.read_bytes()
+    if plain.name == schema.REWARDS:
+        try:
             header, *rows = text.splitlines(keepends=True)
             place = header.rstrip().split(b",").index(b"episode")
             text = header + b"".join(row for row in rows if int(row.split(b",", place + 1)[place]) % REWARDS_EVERY == 0)
-        buffer = io.BytesIO()
-        with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # the same bytes at any time
-            file.write(text)
-        write_atomically(path, buffer.getvalue())
-        plain.unlink()
+        except (ValueError, IndexError):
+            raise ResultsError(f"{plain}: holds no table with episodes") from None
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:  # the same bytes at any time
+        file.write(text)
+    return buffer.getvalue()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

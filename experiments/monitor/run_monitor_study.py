@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from common.study.lock import FolderLock, LockError
 
 RESULTS = ROOT / "results" / "monitor"
 ALGORITHMS = ("DDPG", "TD3", "SAC")
@@ -193,14 +194,22 @@ def outputs(model: Any) -> tuple[float, float]:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Rows of `runs.csv`; none where there is no file. Raises SystemExit where its columns are others."""
+    """Rows of `runs.csv`; none where there is no file. Raises SystemExit, one line, where it is damaged."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    reader = csv.DictReader(text.splitlines())
     if tuple(reader.fieldnames or ()) != COLUMNS:
         sys.exit(f"{path} has other columns than this version writes: move it away, or give another --results-dir")
+    rows, seen = [], set()
+    for row in reader:
+        key = tuple(row[name] for name in KEY)
+        whole = None not in row and None not in row.values() and row["arm"] in ARMS and row["return_mean"] != ""
+        if not whole or key in seen or not text.endswith("\n"):
+            what = "two rows of one run" if whole and key in seen else "a row that is not whole"
+            sys.exit(f"{path}: line {reader.line_num}: {what}; remove it, or give another --results-dir")
+        seen.add(key)
+        rows.append(row)
     return rows
 
 
@@ -238,12 +247,24 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the study from the command line: one line and exit code 1 where its folder cannot be used."""
     options = options_from(arguments)
-    options.results_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FolderLock(options.results_dir):
+            study(options)
+    except (LockError, OSError) as problem:
+        sys.exit(f"error: {problem}")
+
+
+def study(options: argparse.Namespace) -> None:
+    """Make the runs that are missing, then table and figure."""
     path = options.results_dir / "runs.csv"
     rows = read(path)
     done = {tuple(row[name] for name in (*KEY, "steps")) for row in rows}
     waiting = [] if options.summary else [job for job in jobs(options) if (*job.key, str(job.steps)) not in done]
+    others = {key[:-1] for key in done}
+    if any(job.key in others for job in waiting):
+        sys.exit(f"error: {path} has runs of other --steps: give another --results-dir")
     if waiting:
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before the workers load torch
         print(f"{len(waiting)} runs to do, {len(rows)} done", flush=True)

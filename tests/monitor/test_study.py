@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from common.study.lock import FolderLock
 from experiments.monitor import run_monitor_study
 
 pytest.importorskip("stable_baselines3", reason="needs the packages of requirements-monitor.txt")
@@ -71,6 +72,27 @@ def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert len(done.stderr.splitlines()) == 1
     assert file.read_text() == written
+
+
+def test_damaged_rows_and_other_steps_are_refused(tmp_path: Path) -> None:
+    rows_after(tmp_path, "plain")
+    file = tmp_path / "runs.csv"
+    whole = file.read_text()
+    row = whole.splitlines()[1]
+    for text in (whole[:-30], whole + row + "\n", whole + row[: row.index("plain")] + "\n", whole + row + ",9\n"):
+        file.write_text(text)
+        done = study(tmp_path, "--arms", "plain")
+        assert done.returncode != 0 and len(done.stderr.splitlines()) == 1 and "line" in done.stderr
+        assert file.read_text() == text
+    file.write_text(whole)
+    done = study(tmp_path, "--arms", "plain", "--steps", "160")
+    assert done.returncode != 0 and "--steps" in done.stderr and file.read_text() == whole
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    with FolderLock(tmp_path):
+        done = study(tmp_path, "--arms", "plain")
+    assert done.returncode != 0 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs.csv").exists()
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:

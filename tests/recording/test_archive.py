@@ -83,6 +83,16 @@ def test_a_folder_that_is_no_finished_study_stays_as_it_is(
     assert left.value.code == 2 and str(asked) in line and sorted(folder.iterdir()) == before
 
 
+def test_a_recorded_table_survives_another_one_beside_it(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, episodes=20)
+    archive(folder)
+    (folder / schema.SATURATION).write_text("seed,episode\n42,")
+    before = contents(folder)
+    with pytest.raises(SystemExit) as left:
+        main([str(folder)])
+    assert left.value.code == 2 and contents(folder) == before
+
+
 def test_nobody_trains_on_it(tmp_path: Path) -> None:
     folder = write_study(tmp_path, episodes=20)
     archive(folder)
