@@ -17,7 +17,7 @@ from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, summary
+from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, summary, with_kind
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -334,7 +334,7 @@ def parts_of_the_recipe(r: Recordings) -> Macros:
 def monitor(r: Recordings) -> Macros:
     """The study on other people's agents."""
     study = r.need_monitor()
-    runs = study[(study["task"] == "Pendulum-v1") & (study["learning_rate"] == 0.1)]
+    runs = with_kind(study).query("task == 'Pendulum-v1' and learning_rate == 0.1")
     td3, sac = (runs[runs["algorithm"] == name].set_index("arm") for name in ("TD3", "SAC"))
     if not {"plain", "limit both"} <= set(td3.index):
         raise NotRecorded(f"{r.results / 'monitor' / 'runs.csv'}: lacks TD3 on Pendulum at 0.1")
@@ -347,12 +347,11 @@ def monitor(r: Recordings) -> Macros:
     def solved(own: pd.DataFrame) -> str:
         return of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
 
-    others = other_tasks(summary(study))
+    others = other_tasks(with_kind(summary(study)))
     if others:
         yield "MonitorOthers", others
-    every = np.where(runs["algorithm"] == "SAC", EVERY_STEP, "limit both")
-    for arm, name in (("plain", "MonitorSolvedPlain"), (every, "MonitorSolved")):
-        yield name, solved(runs[runs["arm"] == arm])
+    for kind, name in (("plain", "MonitorSolvedPlain"), ("limited", "MonitorSolved")):
+        yield name, solved(runs[runs["kind"] == kind])
     alone = {side: runs[runs["arm"] == f"limit {side}"] for side in ("actor", "critic")}
     if all(len(own) for own in alone.values()):
         yield "MonitorAlone", listed(alone["actor"]["algorithm"].unique())
@@ -370,16 +369,16 @@ def monitor(r: Recordings) -> Macros:
 
 
 def other_tasks(rows: pd.DataFrame) -> str:
-    """Of a summary of the study: what limited steps do at 0.1 on tasks other than Pendulum, where both are recorded."""
+    """Of a summary with its kinds: what limited steps do at 0.1 on tasks other than Pendulum, where it is recorded."""
     told = []
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
     for (task, algorithm), own in others.groupby(["task", "algorithm"]):
-        arms = own.set_index("arm")
-        if {"plain", "limit both"} <= set(arms.index):
+        kinds = own.set_index("kind")
+        if {"plain", "limited"} <= set(kinds.index):
             said = (
-                f"{number(arms.return_median[arm], ',.0f')} {what} "
-                f"({of(arms.without_slope_at_end[arm], arms.seeds[arm])} runs without slope at the end)"
-                for arm, what in (("plain", "plain"), ("limit both", "limited"))
+                f"{number(kinds.return_median[kind], ',.0f')} {kind} "
+                f"({of(kinds.without_slope_at_end[kind], kinds.seeds[kind])} runs without slope at the end)"
+                for kind in ("plain", "limited")
             )
             mark = LIFTED.get(task)
             none = mark is not None and not own["seeds_solved"].astype(bool).any()

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results-dir", default=ROOT / "results", type=Path, metavar="DIR", help="(%(default)s)")
     said = parser.parse_args(arguments)
     wanted = [said.part] if said.part else PARTS
-    if not said.results_dir.is_dir() or not find_studies(said.results_dir):
+    if not find_studies(said.results_dir):
         raise SystemExit(f"error: {said.results_dir}: holds no studies; needed: <preset>/<experiment>/runs.csv")
     recorded = Recordings(said.results_dir)
     texts: dict[Path, str] = {}

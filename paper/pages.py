@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
-from experiments.monitor.study_summary import ARM_ORDER, EVERY_STEP, GROUP, LIFTED, summary
+from experiments.monitor.study_summary import ARM_ORDER, LIFTED, summary, with_kind
 from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
@@ -145,16 +145,10 @@ def monitor(r: Recordings) -> str:
 
 
 def agents_of_others(r: Recordings) -> pd.DataFrame:
-    """Summary rows of the study on other people's agents; `kind` is plain, limited (all steps there are) or neither."""
+    """Summary rows of the study on other people's agents, with their kind."""
     if r.monitor is None:
         return pd.DataFrame()
-    rows = summary(r.monitor)
-    everything = set(map(tuple, rows.loc[rows["arm"] == EVERY_STEP, GROUP[:-1]].to_numpy()))
-    kinds = []
-    for row in rows.itertuples():
-        all_of_it = EVERY_STEP if (row.task, row.algorithm, row.learning_rate) in everything else "limit both"
-        kinds.append("plain" if row.arm == "plain" else "limited" if row.arm == all_of_it else "")
-    return rows.assign(kind=kinds)
+    return with_kind(summary(r.monitor))
 
 
 def solved(rows: pd.DataFrame) -> str:
@@ -169,7 +163,7 @@ def agents_table(r: Recordings) -> str:
         return ""
     arms = [arm for arm in ARM_ORDER if arm in set(rows["arm"])]
     lines = []
-    for (task, rate_of, algorithm), own in rows.groupby(["task", "learning_rate", "algorithm"], sort=True):
+    for (task, rate_of, algorithm), own in rows.groupby(["task", "learning_rate", "algorithm"]):
         own = own.set_index("arm")
         lines.append([str(task), rate(rate_of), str(algorithm), *(agents_cell(own, arm) for arm in arms)])
     marks = listed([f"{number(value, '.0f')} on {task}" for task, value in LIFTED.items() if task in set(rows["task"])])

@@ -42,10 +42,6 @@ CONSTANT = 1e-5  # z that varies by less over the states of a batch, relative to
 GROWTH = 2.0  # of the median |z| within the last RECENT measured updates
 
 
-ORDER = ("frozen", "coasting", "stuck_tanh", "flat_critic", "exploding", "bang_bang", "constant", "healthy",
-         "not_enough_data")  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """A verdict (docs/monitor.md has the table), one sentence for people, the numbers it rests on, what to try first.
@@ -73,7 +69,7 @@ SLOWER_CRITIC = "lower the critic's learning rate by 10"
 
 def diagnose(history: History) -> Diagnosis:
     """Return the first verdict that applies to the measured updates, oldest first, of one training."""
-    for applies, make in VERDICTS:
+    for applies, make in VERDICTS.values():
         if applies(history):
             return make(history)
     return _healthy(history)
@@ -87,7 +83,7 @@ def diagnose_each(histories: Sequence[History]) -> tuple[Diagnosis, History]:
     """
     found = [diagnose(history) for history in histories]
     known = [one for one in found if one.verdict != "not_enough_data"] or found
-    worst = min(known, key=lambda one: ORDER.index(one.verdict)).verdict
+    worst = min((one.verdict for one in known), key=[*VERDICTS, "healthy"].index)
     places = [place for place, one in enumerate(found) if one.verdict == worst]
     first = found[places[0]]
     if len(found) > 1 and worst != "healthy":
@@ -158,17 +154,19 @@ def _dead(history: History) -> History:
 
 
 def _make_frozen(history: History) -> Diagnosis:
-    dead, slope_lost = history[-1]["actor_gradient_norm"] == 0, _without_slope(history) or _flat(history)
-    if dead or slope_lost:
-        where, advice = _lost(history, None if dead else history)
-        cause = f"its gradient is exactly 0: {where}" if dead else f"its gradient is next to nothing: {where}"
+    dead = _dead(history)
+    where, advice = _lost(history, dead or history)
+    if dead:
+        cause = f"its gradient is exactly 0: {where}"
+    elif advice is not _UNREACHED:
+        cause = f"its gradient is next to nothing: {where}"
     else:
         cause = "although its gradient is not 0: the steps are below rounding"
         advice = ("look at the actor's learning rate: is it 0, or too small?",)
     return Diagnosis(
         "frozen",
         f"The actor's weights do not move any more, {cause}.",
-        _evidence(_dead(history) or history, *_OF_A_DEATH),
+        _evidence(dead or history, *_OF_A_DEATH),
         advice,
     )
 
@@ -180,12 +178,13 @@ def _coasting(history: History) -> bool:
 
 
 def _make_coasting(history: History) -> Diagnosis:
-    where, advice = _lost(history)
+    dead = _dead(history)
+    where, advice = _lost(history, dead)
     return Diagnosis(
         "coasting",
         "The actor's gradient is exactly 0 and its weights only roll on with the optimiser's momentum, until they "
         f"freeze: {where}.",
-        _evidence(_dead(history), *_OF_A_DEATH),
+        _evidence(dead, *_OF_A_DEATH),
         advice,
     )
 
@@ -194,7 +193,7 @@ def _flat(history: History, recent: History | None = None) -> bool:
     """Whether the slope is lost in the `recent` measured updates, by default the last ones of the history."""
     slope = _recent(recent or history, "dq_da_abs_mean")
     known = [row["dq_da_abs_mean"] for row in history if not math.isnan(row["dq_da_abs_mean"])]
-    windows = (known[end - min(RECENT, len(known)) : end] for end in range(min(RECENT, len(known)), len(known) + 1))
+    windows = (known[start : start + RECENT] for start in range(max(1, len(known) - RECENT + 1)))
     return slope <= FLAT or (bool(known) and slope < FLAT_SHARE * max(map(median, windows)))
 
 
@@ -206,13 +205,12 @@ def _without_slope(history: History) -> bool:
     return _recent(history, "tanh_derivative") < NO_SLOPE or _no_gradient_passes(history)
 
 
-def _lost(history: History, dead: History | None = None) -> tuple[str, tuple[str, ...]]:
-    """Where a gradient is lost, and what to try: read off the updates since it is 0, however few these are."""
-    dead = dead or _dead(history)
-    if _without_slope(dead):
-        flat = ", and the critic is flat there, too" if _flat(history, dead) else ""
+def _lost(history: History, since: History) -> tuple[str, tuple[str, ...]]:
+    """Where a gradient is lost, and what to try: read off the updates since it is, however few these are."""
+    if _without_slope(since):
+        flat = ", and the critic is flat there, too" if _flat(history, since) else ""
         return f"its tanh outputs have no slope left{flat}", _STUCK
-    if _flat(history, dead):
+    if _flat(history, since):
         return "the critic is flat at its actions", _FLAT
     return "its tanh outputs have slope, but its loss does not reach its weights", _UNREACHED
 
@@ -329,13 +327,13 @@ def _healthy(history: History) -> Diagnosis:
     )
 
 
-VERDICTS: tuple[tuple[Callable[[History], bool], Callable[[History], Diagnosis]], ...] = (
-    (_not_enough_data, _make_not_enough_data),
-    (_frozen, _make_frozen),
-    (_coasting, _make_coasting),
-    (_stuck_tanh, _make_stuck_tanh),
-    (_flat, _make_flat_critic),
-    (_exploding, _make_exploding),
-    (_bang_bang, _make_bang_bang),
-    (_constant, _make_constant),
-)
+VERDICTS: dict[str, tuple[Callable[[History], bool], Callable[[History], Diagnosis]]] = {
+    "not_enough_data": (_not_enough_data, _make_not_enough_data),
+    "frozen": (_frozen, _make_frozen),
+    "coasting": (_coasting, _make_coasting),
+    "stuck_tanh": (_stuck_tanh, _make_stuck_tanh),
+    "flat_critic": (_flat, _make_flat_critic),
+    "exploding": (_exploding, _make_exploding),
+    "bang_bang": (_bang_bang, _make_bang_bang),
+    "constant": (_constant, _make_constant),
+}

@@ -99,7 +99,6 @@ class Actor:
         self.calls: list[Call] = []
         self.seen: list[Seen] = []
         self.measured: dict[str, Tensor] | None = None
-        self.found = False
         self._bounded: list[Bounded] = []
         self.side.forget()
 
@@ -141,10 +140,8 @@ class Actor:
         self.seen = []
         for (call, place), tanh, found in zip(places, bounded.values(), zip(*slopes, strict=True), strict=True):
             action = None if tanh is None else tanh._saved_result.detach()
-            flat = torch.zeros_like(
-                call.outputs[place] if action is None else action
-            )  # no output depends on the action
-            slope = next((one for one in found if one is not None), flat)
+            output = call.outputs[place] if action is None else action
+            slope = next((one for one in found if one is not None), torch.zeros_like(output))  # 0: none depends on it
             self.seen.append(Seen(critic, call, place, slope, action))
 
     def before_step(self) -> None:
@@ -152,7 +149,6 @@ class Actor:
 
         Raises MonitorError, one line, where that pass or its tanh cannot be found.
         """
-        self.found = True
         if not self.calls:
             raise MonitorError(
                 "the actor was not called with gradients before its optimiser's step, or returned no tensor with one: "
@@ -198,9 +194,9 @@ class Actor:
         head, (places, given, results) = replay.heads[call], _tanhs(replay, replay.outputs[call][place])
         if head is not None:
             return Bounded(call, place, head, torch.cat(results, -1) if places else head.tanh(), None)
-        return (
-            Bounded(call, place, torch.cat(given, -1), torch.cat(results, -1), None, tanhs=places) if places else None
-        )
+        if not places:
+            return None
+        return Bounded(call, place, torch.cat(given, -1), torch.cat(results, -1), None, tanhs=places)
 
     @torch.no_grad()
     def after_step(self) -> None:

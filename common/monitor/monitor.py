@@ -70,7 +70,7 @@ class SaturationMonitor:
         self._actors = [Actor(network, own_head, own) for network, own_head in zip(actors, heads, strict=True)]
         self._critics = critics
         self._critic_side = Side("critic", theirs, {p for network in critics for p in network.parameters()})
-        self._check(own)
+        self._check()
 
         self._recorders = [Recorder(actor.network, actor.called) for actor in self._actors]
         for place, network in enumerate(critics):
@@ -137,7 +137,7 @@ class SaturationMonitor:
     def _histories(self) -> list[list[dict[str, float]]]:
         return [self.history] if len(self._actors) == 1 else [actor.history for actor in self._actors]
 
-    def _check(self, actor_optimizers: list[torch.optim.Optimizer]) -> None:
+    def _check(self) -> None:
         for name, network in [("actor", it.network) for it in self._actors] + [("critic", it) for it in self._critics]:
             if any(getattr(part, "_compiled_call_impl", None) for part in network.modules()):
                 raise MonitorError(
@@ -147,12 +147,12 @@ class SaturationMonitor:
         for actor in self._actors:
             if actor.head is not None and actor.head not in set(eager(actor.network).modules()):
                 raise MonitorError("head is no part of the actor: give head= a module inside it")
-            if actor_optimizers and not any(map(actor.side.of, actor_optimizers)):
+            if actor.side.given and not any(map(actor.side.of, actor.side.given)):
                 raise MonitorError(
                     "actor_optimizer holds none of the actor's parameters: give actor_optimizer= the one made from "
                     "actor.parameters(), or leave it out"
                 )
-        if self._critic_side.given and not any(self._critic_side.of(one) for one in self._critic_side.given):
+        if self._critic_side.given and not any(map(self._critic_side.of, self._critic_side.given)):
             raise MonitorError(
                 "critic_optimizer holds none of the critic's parameters: give critic_optimizer= the one made from "
                 "critic.parameters(), or leave it out"
@@ -219,38 +219,36 @@ class SaturationMonitor:
         self._stepping.add(optimizer)
         roles = self._roles_of(optimizer)
         closed = any(callable(given) for given in (*args[1:], *kwargs.values()))
-        if self._steps_critic_only(optimizer):
+        actors = [actor for actor, _, _ in roles if actor is not None]
+        if self._steps_critic_only(optimizer, actors):
             roles = [role for role in roles if role[0] is None]
-        elif any(actor is not None for actor, _, _ in roles) and self._leads(optimizer):
+        elif actors and self._leads(optimizer, actors):
             self._next_update()
         for actor, side, weights in roles:
             if actor is None and self._watching and not closed:
                 side.before_step(optimizer, weights)
             elif actor is not None and self._measuring:
+                first = not side.before and not side.steps  # of the optimisers that step this actor
                 side.before_step(optimizer, weights)
-                if not actor.found:
+                if first:
                     self._find_outputs(actor, closed)
 
     def _both(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it holds weights of actor and critic: of a shared encoder, or all there are."""
         return len({actor is None for actor, _, _ in self._roles_of(optimizer)}) == 2
 
-    def _steps_critic_only(self, optimizer: torch.optim.Optimizer) -> bool:
+    def _steps_critic_only(self, optimizer: torch.optim.Optimizer, actors: list[Actor]) -> bool:
         """Of an optimiser that holds weights of both: whether no actor's pass led to this step."""
-        if not self._both(optimizer):
+        if not actors or not self._both(optimizer):
             return False
         if self._leader is not None and optimizer is not self._leader:
             return True
-        return self._watching and not any(actor.calls for actor, _, _ in self._roles_of(optimizer) if actor is not None)
+        return self._watching and not any(actor.calls for actor in actors)
 
-    def _leads(self, optimizer: torch.optim.Optimizer) -> bool:
+    def _leads(self, optimizer: torch.optim.Optimizer, actors: list[Actor]) -> bool:
         """Whether this optimiser's steps are the updates; another one takes over where that one steps no more."""
         if self._leader is not None and optimizer is not self._leader and not self._both(self._leader):
-            shares = any(
-                actor is theirs
-                for actor, _, _ in self._roles_of(optimizer) if actor is not None
-                for theirs, _, _ in self._roles_of(self._leader)
-            )  # fmt: skip
+            shares = any(theirs in actors for theirs, _, _ in self._roles_of(self._leader))
             self._without_leader[optimizer] = self._without_leader.get(optimizer, 0) + shares
             if self._without_leader[optimizer] < TAKES_OVER:
                 return False
@@ -337,9 +335,8 @@ class SaturationMonitor:
         for name in {name for measured in found for name in measured}:
             places = [place for place, measured in enumerate(found) if name in measured]
             values = torch.stack([found[place][name] for place in places])
-            for place, value in zip(
-                [*places, -1], torch.cat([values, _over_actors(name, values)]).tolist(), strict=True
-            ):
+            values = torch.cat([values, _over_actors(name, values)])  # one transfer from the device
+            for place, value in zip([*places, -1], values.tolist(), strict=True):
                 rows[place][name] = value
         of_critics = {name: float(value) for name, value in self._critic_side.scalars().items()}
         for row, history in zip(rows, [*(actor.history for actor in self._actors), self.history], strict=True):

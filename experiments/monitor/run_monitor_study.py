@@ -10,6 +10,7 @@ observations are normalised (SB3's VecNormalize), which is tried where observati
 
 import argparse
 import csv
+import io
 import itertools
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from common.recording.store import write_atomically
 from common.study.lock import FolderLock, LockError
 
 RESULTS = ROOT / "results" / "monitor"
@@ -215,14 +217,11 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the file as a whole, so that no interruption leaves half a row."""
-    draft = path.with_suffix(".part")
-    with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def options_from(arguments: list[str] | None) -> argparse.Namespace:

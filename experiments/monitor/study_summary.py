@@ -50,15 +50,23 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_kind(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs, or rows of their summary, with a column `kind`: plain, limited (every optimiser there is) or neither."""
+    cell = pd.MultiIndex.from_frame(rows[GROUP[:-1]])
+    third = cell.isin(cell[rows["arm"] == EVERY_STEP])  # where that arm is recorded, two limits are not all
+    limited = rows["arm"] == np.where(third, EVERY_STEP, "limit both")
+    return rows.assign(kind=np.select([rows["arm"] == "plain", limited], ["plain", "limited"], ""))
+
+
 def figure_of(runs: pd.DataFrame) -> Figure:
     """Returns by arm: a dot per seed, filled where the tanh kept its slope, a bar at the median; colours are rates."""
     shown = list(dict.fromkeys(zip(runs["task"], runs["algorithm"], strict=True)))
     rates = sorted(runs["learning_rate"].unique())
     columns = min(COLUMNS, len(shown))
-    rows = math.ceil(len(shown) / columns)
-    figure = Figure((PANEL[0] * columns + 0.6, PANEL[1] * rows + 1.4), layout="constrained")
+    height = math.ceil(len(shown) / columns)
+    figure = Figure((PANEL[0] * columns + 0.6, PANEL[1] * height + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [*figure.subplots(rows, columns, squeeze=False).flat]
+    panels = [*figure.subplots(height, columns, squeeze=False).flat]
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
     for panel, (task, algorithm) in zip(panels, shown, strict=False):

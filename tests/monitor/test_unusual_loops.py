@@ -181,7 +181,7 @@ class Squashed(FunctionalActor):
     """Returns a distribution; the mean is clamped, so that the scale is nearer to the action."""
 
     def forward(self, obs: Tensor) -> TransformedDistribution:
-        mean, self.drawn = self.z(obs), None
+        mean = self.z(obs)
         scale = torch.exp(self.fc_mu(F.relu(self.fc1(obs)))) * 0.1
         return TransformedDistribution(Independent(Normal(mean, scale), 1), [TanhTransform(cache_size=1)])
 
