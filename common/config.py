@@ -58,18 +58,18 @@ class StudyConfig:
     )
     critic_lrs: tuple[float, ...] = option(GRID, "critic learning rates of the grid", minimum=0.0, run_key=True)
     episodes: int = option(2000, "training episodes of a run, 10 steps each", minimum=1)
-    agents: int = option(50, "device agents, one actor each (at least --channels)", minimum=1)
+    agents: int = option(50, "device agents, one actor each (at least --channels)", minimum=1, maximum=10_000)
     channels: int = option(
         10, "radio channels K: most offloads the server accepts in one step (at most --agents)", minimum=1
     )
-    actor_hidden: tuple[int, ...] = option((64, 32), "units of the actor's hidden layers", minimum=1)
-    critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's hidden layers", minimum=1)
+    actor_hidden: tuple[int, ...] = option((64, 32), "units of the actor's hidden layers", minimum=1, maximum=2**14)
+    critic_hidden: tuple[int, ...] = option((512, 128), "units of the critic's hidden layers", minimum=1, maximum=2**14)
     output_bound: float = option(
         3e-3,
         "last layers of actor and critic start in U(-bound, bound); 0 means PyTorch's default, 1/sqrt(inputs)",
         minimum=0.0,
     )
-    batch_size: int = option(64, "transitions in one training step", minimum=1)
+    batch_size: int = option(64, "transitions in one training step", minimum=1, maximum=2**16)
     updates_per_episode: int = option(1, "training steps at the end of an episode, from the second on", minimum=1)
     actor_update: str = option(
         "joint",
@@ -105,7 +105,7 @@ class StudyConfig:
         minimum=1,
     )
     eval_every: int = option(50, "episodes between evaluations", minimum=1)
-    eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1)
+    eval_episodes: int = option(10, "fixed episodes of one evaluation", minimum=1, maximum=10_000)
     save_policy: bool = option(
         False, "keep each run's trained actors in policies/, as state dicts of plain modules", results=False
     )
@@ -291,7 +291,6 @@ def parse_command_line(
     )
     parser.add_argument(
         "--part",
-        default="",
         metavar="K/N",
         help="train only the K-th of N parts of the study, in <results-dir>/<preset>/<experiment>/parts/K-of-N; "
         "python -m common.merge puts them together",

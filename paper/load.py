@@ -1,6 +1,7 @@
 """The one loader: recorded studies that are whole, the published figures, and what both lead to.
 
 A study that is not recorded, is still being trained or lacks runs is not there: `Recordings.absent` says so in a line.
+A damaged one is an error, so that nothing is made without it unnoticed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from common.recording.results import (
     normalised_scores,
     score_ages,
 )
+from common.recording.store import STUDY
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("scaled", "thesis", "interior")
@@ -44,7 +46,9 @@ class StudyFiles:
     """One study's tables, and what they lead to, each when it is first asked for."""
 
     def __init__(self, study: Study):
+        """Raises ResultsError where study.json cannot be read."""
         self.study, self.name = study, study.folder.name
+        self.configuration = _configuration(study.folder / STUDY)
         self.norms, self.saturation = study.gradient_norms, study.saturation
         self.runs = only_finished(study.runs).assign(
             improved=study.runs["final_evaluation_return"] > study.runs["first_evaluation_return"],
@@ -69,12 +73,6 @@ class StudyFiles:
     @property
     def age(self) -> str:
         return score_ages(self.runs)
-
-    @cached_property
-    def configuration(self) -> dict[str, Any]:
-        """What study.json says of the configuration, over the defaults."""
-        path = self.study.folder / "study.json"
-        return StudyConfig().result_fields() | (json.loads(path.read_text())["configuration"] if path.exists() else {})
 
     @cached_property
     def agents(self) -> pd.DataFrame:
@@ -162,8 +160,16 @@ class StudyFiles:
         return self.runs.merge(pd.DataFrame(found), on=KEY, how="left")
 
 
+def _configuration(path: Path) -> dict[str, Any]:
+    """What a study.json says of the configuration, over the defaults."""
+    try:
+        return StudyConfig().result_fields() | (json.loads(path.read_text())["configuration"] if path.exists() else {})
+    except (ValueError, LookupError, TypeError):
+        raise ResultsError(f"{path}: not a readable study description") from None
+
+
 class Recordings:
-    """Every whole study under `results`, and the published figures in `data`."""
+    """Every whole study under `results`, and the published figures in `data`. Raises ResultsError."""
 
     def __init__(self, results: Path = ROOT / "results", data: Path = ROOT / "paper" / "data"):
         self.results, self.absent = results, []
@@ -257,11 +263,7 @@ class Recordings:
         if any((folder / name).exists() for name in IN_TRAINING):
             self.absent.append(f"{folder}: still being trained")
             return None
-        try:
-            study = load_study(folder)
-        except ResultsError as problem:
-            self.absent.append(str(problem))
-            return None
+        study = load_study(folder)
         wanted = math.prod(study.runs[name].nunique() for name in KEY)
         if len(study.runs) < wanted:
             self.absent.append(f"{folder}: not whole, {len(study.runs)} of {wanted} runs are there")

@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
 from common.config import OneLineParser  # noqa: E402
-from common.recording.results import find_studies  # noqa: E402
+from common.recording.results import ResultsError, find_studies  # noqa: E402
 from common.recording.store import write_atomically  # noqa: E402
 from paper.figures import FIGURES  # noqa: E402
 from paper.figures.style import save  # noqa: E402
@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = [said.part] if said.part else PARTS
     if not find_studies(said.results_dir):
         raise SystemExit(f"error: {said.results_dir}: holds no studies; needed: <preset>/<experiment>/runs.csv")
-    recorded = Recordings(said.results_dir)
+    try:
+        recorded = Recordings(said.results_dir)
+    except ResultsError as problem:
+        raise SystemExit(f"error: {problem}") from None
     texts: dict[Path, str] = {}
     if "tables" in wanted:
         texts |= table_files(recorded)

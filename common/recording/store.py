@@ -120,6 +120,8 @@ def check_study(folder: Path, study: Mapping[str, Any], defaults: Mapping[str, A
         if (folder / schema.RUNS).exists():
             raise StoreError(f"{folder}: holds {schema.RUNS} but no {STUDY}; allowed: another folder") from None
         return []
+    except UnicodeDecodeError:
+        text = ""
     try:
         there = json.loads(text)
         made_by = list(there["made_by"])
@@ -155,6 +157,8 @@ class RunTable:
             text = path.read_text()
         except FileNotFoundError:
             return
+        except UnicodeDecodeError as problem:
+            raise StoreError(f"{path}: cannot be read ({problem}); allowed: the file as it was written") from None
         if text and not text.endswith("\n"):
             raise StoreError(f"{path}: the last line is cut off; move {path.parent} aside and train again")
         self.header, *lines = text.splitlines() or [""]
@@ -212,13 +216,13 @@ class ResultsStore:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        except (OSError, UnicodeDecodeError) as problem:
+        except OSError as problem:
             raise StoreError(f"{folder}: cannot be used as a results folder ({problem})") from None
 
     def _check_runs(self) -> None:
-        """Every finished run has rows in the NEEDED files."""
-        for name in self.NEEDED:
-            lost = self.finished() - set(self.tables[name].lines)
+        """Every finished run has rows in the NEEDED files, and the others are there."""
+        for name, table in self.tables.items():
+            lost = self.finished() - set(table.lines) if name in self.NEEDED or not table.header else ()
             if lost:
                 raise StoreError(
                     f"{self.folder / name}: has no rows of {min(lost)}, which {schema.RUNS} lists as finished; "

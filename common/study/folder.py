@@ -160,6 +160,7 @@ def _move_aside(folder: Path) -> None:
         return
     if not old:
         return
+    folder = folder.resolve()  # beside a linked folder's own place, on the same file system
     aside = folder.with_name(f"{folder.name}.before-{datetime.now():%Y%m%d-%H%M%S-%f}")
     aside.mkdir()
     for path in old:

@@ -126,6 +126,7 @@ def describe(folder: Path) -> list[Described]:
 def _described(path: Path, part: Part) -> Described:
     try:
         study = json.loads((path / STUDY).read_text())
+        study["experiment"]
         found, commit, there = study["format"], study["made_by"][-1]["commit"], study["configuration"]["part"]
         for name in RUN_FIELDS:
             iter(study["configuration"][name])
@@ -143,10 +144,7 @@ def _described(path: Path, part: Part) -> Described:
 @functools.lru_cache(maxsize=2)
 def _table(path: Path) -> RunTable:
     """A part's file, read once for runs that follow each other; StoreError where it is cut off."""
-    try:
-        return RunTable(path)
-    except UnicodeDecodeError as problem:
-        raise StoreError(f"{path}: cannot be read ({problem}); allowed: the file as it was written") from None
+    return RunTable(path)
 
 
 def _owners(parts: list[Described]) -> dict[RunKey, Described]:
@@ -214,7 +212,7 @@ def _pieces(name: str, parts: list[Described], owners: dict[RunKey, Described]) 
             raise StoreError(f"{table.path}: has columns {table.header!r}, other parts {header!r}")
         for key in keys:
             lines = table.lines.get(key, [])
-            if not lines and name in ResultsStore.NEEDED:
+            if not lines and (name in ResultsStore.NEEDED or not table.header):
                 raise StoreError(f"{table.path}: has no rows of {key}, which {schema.RUNS} lists as finished")
             yield "".join(f"{line}\n" for line in lines).encode()
 

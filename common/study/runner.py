@@ -53,10 +53,13 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
         )
         if not said.results_dir_given:
             config = own_results(config)
-        part = Part.parse(said.part) if said.part else None
+        part = None if said.part is None else Part.parse(said.part)
         run_study(experiment, config, quick=said.quick, fresh=said.fresh, part=part)
     except REFUSALS as problem:
         leave(f"error: {problem}", 2)
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        first = (str(problem).splitlines() or ["no more"])[0]
+        leave(f"error: out of memory ({first}); finished runs are kept; allowed: fewer --runs-per-shard", 1)
     except OSError as problem:
         leave(f"error: {problem}; finished runs and the last checkpoint are kept, the same command goes on", 1)
     except Interrupted as problem:
@@ -99,6 +102,7 @@ def run_study(
     memory.keep_freed_memory()
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    size = runs_per_shard(experiment, config, device)
     folder = study_folder(config, experiment, quick, part)
     opened = open_study(
         folder,
@@ -119,7 +123,7 @@ def run_study(
         if not missing and study.provenance["commit"] not in [made.get("commit") for made in study.store.made_by]:
             warn("all runs were finished by other code than today's; --fresh trains them anew")
         if missing:
-            _train(experiment, config, device, study, missing, interruption, board)
+            _train(experiment, config, device, study, missing, size, interruption, board)
         else:
             study.drop_finished_checkpoint()
         study.drop_leftovers()
@@ -166,10 +170,11 @@ def _train(
     device: torch.device,
     study: StudyFolder,
     missing: list[RunKey],
+    size: int,
     interruption: Interruption,
     board: Board | None,
 ) -> None:
-    """Train the missing runs shard by shard, the one of the checkpoint first."""
+    """Train the missing runs in shards of up to `size`, the one of the checkpoint first."""
     state = study.checkpoints.load()
     resumed = [RunKey(*key) for key in state[1]["runs"]] if state else []
     stray = [key for key in resumed if key not in missing and key not in study.store.finished()]
@@ -180,7 +185,6 @@ def _train(
         )
     references = _references(config, study, sorted({key.seed for key in {*missing, *study.store.finished()}}))
     untouched = [key for key in missing if key not in resumed]
-    size = runs_per_shard(experiment, config, device)
     shards = [untouched[a : a + size] for a in range(0, len(untouched), size)]
     plan = [(f"shard {number}/{len(shards)}", keys) for number, keys in enumerate(shards, start=1)]
     if shards:

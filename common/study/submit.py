@@ -98,15 +98,17 @@ def _study(said: argparse.Namespace, options: list[str]) -> PartedStudy:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(script.parent))  # as where it runs by itself
     spec.loader.exec_module(module)
-    experiment: Experiment = module.EXPERIMENT
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{script}: defines no EXPERIMENT; allowed: a script like docs/add_an_experiment.md's")
     experiment.check()
     hidden = {field.name for field in dataclasses.fields(experiment.config)} & set(vars(said))
     if hidden:
         raise ConfigError(f"experiment {experiment.name}: its option {min(hidden)} has a name of common.submit's")
     config, its = parse_command_line(experiment.description, dict(experiment.overrides), options, experiment.config)
-    if its.part or its.fresh:
+    if its.fresh or its.part is not None:
         raise ConfigError(
-            f"--{'part' if its.part else 'fresh'}: not with common.submit; allowed: the experiment's other options "
+            f"--{'fresh' if its.fresh else 'part'}: not with common.submit; allowed: the experiment's other options "
             f"(to start over, move the folder {PARTS} aside)"
         )
     for name in ("parts", "jobs"):

@@ -16,7 +16,7 @@ from common.agents.inputs import EpisodeInputs
 from common.agents.learner import Learner, Part
 from common.agents.networks import PERSONAL_SIZE, Actor, Critic
 from common.agents.reports import EpisodeReport, RunKey
-from common.config import StudyConfig
+from common.config import ConfigError, StudyConfig
 from common.environment.evaluation import Evaluation
 from common.environment.mec_env import STEPS
 from common.environment.records import joined
@@ -149,8 +149,14 @@ def bytes_per_run(experiment: Experiment, config: StudyConfig) -> int:
 
 
 def runs_per_shard(experiment: Experiment, config: StudyConfig, device: torch.device) -> int:
-    """How many runs train together: as asked, or as fit into half of the free memory."""
+    """How many runs train together: as asked, or as fit into half of the free memory; ConfigError if not one does."""
+    needed, free = bytes_per_run(experiment, config), free_bytes(device)
+    if needed > free:
+        raise ConfigError(
+            f"one run needs {needed / 2**30:.0f} GiB of memory, {free / 2**30:.1f} are free; allowed: less of "
+            "--agents, --actor-hidden, --critic-hidden or --replay-capacity"
+        )
     if config.runs_per_shard:
         return config.runs_per_shard
-    fitting = free_bytes(device) // (2 * bytes_per_run(experiment, config))
+    fitting = free // (2 * needed)
     return max(1, min(MOST_RUNS_PER_SHARD[device.type], int(fitting)))

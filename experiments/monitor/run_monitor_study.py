@@ -12,8 +12,10 @@ import argparse
 import csv
 import io
 import itertools
+import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,8 +25,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from common.config import OneLineParser, leave
 from common.recording.store import write_atomically
+from common.study.interruption import EXIT_INTERRUPTED
 from common.study.lock import FolderLock, LockError
+from common.study.runner import OWN_RESULTS, RECORDED_MARK
 
 RESULTS = ROOT / "results" / "monitor"
 ALGORITHMS = ("DDPG", "TD3", "SAC")
@@ -225,7 +230,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def options_from(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=tuple(TASKS))
     parser.add_argument("--learning-rates", nargs="+", type=float, default=RATES, help="of actor and critic alike")
@@ -233,26 +240,35 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="seeds from 0 on (default: 10, on MuJoCo 5)")
     parser.add_argument("--steps", type=int, help="environment steps (default: 10,000, on MuJoCo 30,000)")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, one core each (default: 1)")
-    parser.add_argument("--results-dir", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--results-dir", type=Path, help="(default: results/monitor; my_results/monitor where that holds recorded runs)"
+    )
     parser.add_argument("--summary", action="store_true", help="train nothing; table and figure from what is there")
     options = parser.parse_args(arguments)
     for name in ("seeds", "steps", "processes"):
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} is {value}: a whole number from 1 on is needed")
-    if any(not rate > 0 for rate in options.learning_rates):
-        parser.error(f"--learning-rates are {options.learning_rates}: numbers above 0 are needed")
+    if not all(0 < rate < math.inf for rate in options.learning_rates):
+        parser.error(f"--learning-rates are {options.learning_rates}: finite numbers above 0 are needed")
+    if options.results_dir is None:
+        options.results_dir = RESULTS
+        if not options.summary and (RESULTS.parent / RECORDED_MARK).exists():
+            options.results_dir = ROOT / OWN_RESULTS / RESULTS.name
+            print(f"{RESULTS} holds the repository's recorded runs; yours go to {options.results_dir}")
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study from the command line: one line and exit code 1 where its folder cannot be used."""
+    """Run the study from the command line: one line and exit code 1 where its folder cannot be used, 75 on Ctrl-C."""
     options = options_from(arguments)
     try:
         with FolderLock(options.results_dir):
             study(options)
     except (LockError, OSError) as problem:
         sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        leave("interrupted; the same command goes on with the runs that are not done", EXIT_INTERRUPTED)
 
 
 def study(options: argparse.Namespace) -> None:
@@ -267,7 +283,8 @@ def study(options: argparse.Namespace) -> None:
     if waiting:
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before the workers load torch
         print(f"{len(waiting)} runs to do, {len(rows)} done", flush=True)
-        with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=20) as pool:
+        deaf = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
+        with multiprocessing.get_context("spawn").Pool(options.processes, *deaf, maxtasksperchild=20) as pool:
             for row in pool.imap_unordered(run, waiting):
                 rows.append(row)
                 write(path, rows)

@@ -1,5 +1,6 @@
 """Table and figure of the monitor's study, from its runs.csv."""
 
+import io
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.analysis.figures import actor_colour
+from common.recording.store import write_atomically
 
 GROUP = ["task", "algorithm", "learning_rate", "arm"]
 LIFTED = {"Pendulum-v1": -300.0, "MountainCarContinuous-v0": 90.0}  # returns that count as solved
@@ -111,11 +113,13 @@ def write_summary(runs_csv: Path, folder: Path) -> list[Path]:
     """Write summary.csv, summary.md and returns.png beside the runs; returns their paths."""
     runs = pd.read_csv(runs_csv)
     table = summary(runs)
-    made = [folder / name for name in ("summary.csv", "summary.md", "returns.png")]
-    table.to_csv(made[0], index=False, float_format="%.4g")
-    made[1].write_text(_markdown(table), encoding="utf-8")
-    figure_of(runs).savefig(made[2], dpi=200, metadata={"Software": None})
-    return made
+    picture = io.BytesIO()
+    figure_of(runs).savefig(picture, dpi=200, metadata={"Software": None})
+    texts = {"summary.csv": table.to_csv(index=False, float_format="%.4g"), "summary.md": _markdown(table)}
+    made = {folder / name: text.encode() for name, text in texts.items()} | {folder / "returns.png": picture.getvalue()}
+    for path, data in made.items():
+        write_atomically(path, data)
+    return list(made)
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -7,8 +7,10 @@ import importlib.util
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,13 +58,38 @@ def test_other_tasks(monkeypatch: pytest.MonkeyPatch, task: str, algorithm: str)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [(("--seeds", "0"), "--seeds"), (("--learning-rates", "0"), "--learning-rates")]
+    ("arguments", "named"),
+    [
+        (("--seeds", "0"), "--seeds"),
+        (("--learning-rates", "0"), "--learning-rates"),
+        (("--learning-rates", "inf"), "--learning-rates"),
+        (("--arm", "plain"), "--arm"),
+    ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
     done = study(tmp_path / "none", *arguments)
     assert done.returncode != 0
-    assert named in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 1 and named in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_recorded_runs_are_left_alone(capsys: pytest.CaptureFixture) -> None:
+    """While the repository's results are there, a run without --results-dir goes elsewhere; a summary reads them."""
+    assert run_monitor_study.options_from([]).results_dir == ROOT / "my_results" / "monitor"
+    assert "yours go to" in capsys.readouterr().out
+    assert run_monitor_study.options_from(["--summary"]).results_dir == ROOT / "results" / "monitor"
+
+
+def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", SCRIPT, *SMALL, "--steps", "100000", "--results-dir", tmp_path]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert "runs to do" in process.stdout.readline()
+        time.sleep(5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, lines = process.communicate()
+    assert process.returncode == 75 and len(lines.splitlines()) == 1, lines
 
 
 def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:

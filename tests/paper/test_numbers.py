@@ -13,6 +13,7 @@ import torch
 from written_by_hand import write_study
 
 from common.environment.mec_env import MecEnv, share
+from common.recording.results import ResultsError
 from paper import coasting
 from paper.load import BOTH, DERIVATIVE, FLAT, Recordings
 from paper.pages import against_baseline, sentence
@@ -109,6 +110,15 @@ def test_studies_that_are_not_whole_are_named(tmp_path: Path) -> None:
     assert r.names("scaled") == ["baseline"]
     told = "\n".join(r.absent)
     assert "layernorm: not whole, 3 of 4 runs" in told and "td3: still being trained" in told and "thesis" in told
+
+
+@pytest.mark.parametrize(("name", "text"), [("evaluations.csv", "seed,"), ("study.json", "{")])
+def test_a_damaged_study_is_an_error(name: str, text: str, tmp_path: Path) -> None:
+    """Left out, it would take figures and numbers with it."""
+    record(tmp_path, baseline=runs_with([0.5] * 4))
+    (tmp_path / "scaled" / "baseline" / name).write_text(text)
+    with pytest.raises(ResultsError, match=name):
+        Recordings(tmp_path)
 
 
 def test_scores_of_several_ages_are_marked_and_not_compared(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ def refused(capsys: pytest.CaptureFixture, arguments: list[str], experiment: Exp
         (["--env", "mars"], "--env mars"),
         (["--replay-capacity", "1005"], "--replay-capacity 1005"),
         (["--critic-hidden", "0"], "--critic-hidden 0"),
+        (["--actor-hidden", "100000000000"], "--actor-hidden 100000000000"),
+        (["--agents", "10000", "--actor-hidden", "16000", "16000"], "one run needs"),
+        (["--part", ""], "--part"),
         (["--device", "cuda"], "--device cuda"),
     ],
 )

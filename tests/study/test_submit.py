@@ -136,6 +136,7 @@ def test_dask_loses_a_worker(tmp_path: Path) -> None:
 REFUSED = {
     "nobody": ([], "nobody"),
     "parts": (["--parts", "5"], "5 parts"),
+    "no experiment": ([], "EXPERIMENT"),
     "no parts": (["--parts", "0"], "--parts 0"),
     "no jobs": (["--jobs", "0"], "--jobs 0"),
     "part": (["--part", "1/2"], "--part"),
@@ -152,7 +153,7 @@ def test_refused(what: str, tmp_path: Path, capsys: pytest.CaptureFixture, monke
     options, named = REFUSED[what]
     for package in ("submitit", "distributed"):
         monkeypatch.setitem(sys.modules, package, None)
-    name = "nobody" if what == "nobody" else "baseline"
+    name = {"nobody": "nobody", "no experiment": str(ROOT / "experiments" / "make_zips.py")}.get(what, "baseline")
     with pytest.raises(SystemExit) as stop:
         main([name, *STUDY, "--results-dir", str(tmp_path), "--parts", "2", *options])
     lines = capsys.readouterr().err.splitlines()
