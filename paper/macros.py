@@ -375,15 +375,14 @@ def other_tasks(rows: pd.DataFrame) -> str:
     for (task, algorithm), own in others.groupby(["task", "algorithm"]):
         kinds = own.set_index("kind")
         if {"plain", "limited"} <= set(kinds.index):
-            said = (
-                f"{number(kinds.return_median[kind], ',.0f')} {kind} "
-                f"({of(kinds.without_slope_at_end[kind], kinds.seeds[kind])} runs without slope at the end)"
-                for kind in ("plain", "limited")
-            )
+            plain, limited = kinds["return_median"].loc[["plain", "limited"]]
+            dead, seeds = kinds["without_slope_at_end"], kinds["seeds"]
+            said = f"{number(plain, ',.0f')} plain and {number(limited, ',.0f')} limited"
+            counts = " and ".join(of(dead[kind], seeds[kind]) for kind in ("plain", "limited"))
             mark = LIFTED.get(task)
             none = mark is not None and not own["seeds_solved"].astype(bool).any()
             unsolved = f", and no run ends above {number(mark, '.0f')}" if none else ""
-            told.append(f"on {task} the median of {algorithm} is {' and '.join(said)}{unsolved}")
+            told.append(f"on {task} {algorithm} ends at {said} (medians; without slope {counts} runs){unsolved}")
     return "; ".join(told)
 
 
