@@ -283,8 +283,11 @@ def study(options: argparse.Namespace) -> None:
     if waiting:
         os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before the workers load torch
         print(f"{len(waiting)} runs to do, {len(rows)} done", flush=True)
-        deaf = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
-        with multiprocessing.get_context("spawn").Pool(options.processes, *deaf, maxtasksperchild=20) as pool:
+        deaf = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is for this process, which ends the others
+        listening = signal.signal(*deaf)  # not while they start: they inherit it
+        pool = multiprocessing.get_context("spawn").Pool(options.processes, signal.signal, deaf, maxtasksperchild=20)
+        signal.signal(signal.SIGINT, listening)
+        with pool:
             for row in pool.imap_unordered(run, waiting):
                 rows.append(row)
                 write(path, rows)
