@@ -18,10 +18,9 @@ import pandas as pd
 from common.recording.results import Study, load_study, normalised_scores
 
 ROOT = Path(__file__).resolve().parents[1]
-VALUES = "small_noise recent_replay uniform_replay slow_targets"
 TRIALS = {  # name -> preset, options
-    "normalised and limited only": ("interior", f"--without {VALUES}"),
-    "... critic's steps 0.003": ("interior", f"--without {VALUES} --critic-limit 0.003"),
+    "normalised and limited only": ("interior", "--without last_four"),
+    "... critic's steps 0.003": ("interior", "--without last_four --critic-limit 0.003"),
     "small noise": ("interior", "--without recent_replay uniform_replay slow_targets"),
     "small noise, gamma 0": ("interior", "--without recent_replay uniform_replay slow_targets --gamma 0"),
     "small noise, slow targets": ("interior", "--without recent_replay uniform_replay"),

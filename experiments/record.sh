@@ -30,7 +30,7 @@ all() {
   for beta1 in 0 0.99; do study scaled adam_memory "$three" --beta1 $beta1; done
   study scaled exact_derivative "$three"
   study scaled exact_derivative "$three" --adam-eps 1e-30
-  for part in input_norm reward_norm step_limit small_noise slow_targets recent_replay uniform_replay; do
+  for part in input_norm reward_norm step_limit small_noise slow_targets recent_replay uniform_replay last_four; do
     for preset in interior scaled; do study $preset recipe "$three" --without $part; done
   done
   for preset in interior scaled; do study $preset step_limit "$ten"; done

@@ -23,6 +23,7 @@ VALUES = {  # parts of the recipe that are only another value of an option
 }
 RECIPE: dict[str, Any] = dict(VALUES.values())
 PARTS = ("input_norm", "reward_norm", "step_limit", *VALUES)
+LAST_FOUR = "last_four"  # all of VALUES
 
 LEAST_VARIANCE = 1e-8
 
@@ -93,12 +94,14 @@ class LimitedSteps(Algorithm):
 class RecipeConfig(LimitedStepsConfig):
     """The options of the recipe."""
 
-    without: tuple[str, ...] = option((), "parts of the recipe to leave out", choices=PARTS)
+    without: tuple[str, ...] = option(
+        (), f"parts of the recipe to leave out; {LAST_FOUR}: {', '.join(VALUES)}", choices=(*PARTS, LAST_FOUR)
+    )
     debiased: bool = option(True, "running means and variances of the inputs that forget their start")
 
     def __post_init__(self) -> None:
         for part, (name, value) in VALUES.items():
-            if part in self.without:
+            if {part, LAST_FOUR} & {*self.without}:
                 usual = getattr(StudyConfig, name)
                 if getattr(self, name) not in (value, usual):
                     raise ConfigError(f"--without {part}: {name} is {getattr(self, name)}; allowed: one of the two")

@@ -4,7 +4,7 @@ Differs from the baseline in the parts of one setting with the same constants ev
 inputs (as input_norm --debiased) and of the rewards (as reward_norm), steps of at most 0.001 of a layer's weights for
 the actors and 0.01 for the critic (as step_limit), and a critic that knows the slope it is asked for: exploration noise
 of 0.3 epsilon, a replay of the last 2,000 transitions drawn alike, targets that follow by 0.01 a step. --without NAME
-leaves a part out.
+leaves a part out, --without last_four those of the critic's slope.
 """
 
 import sys

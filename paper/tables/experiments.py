@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from common.agents.remedies import LAST_FOUR, VALUES
 from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, is_frozen
 from common.analysis.statistics import t_test
 from paper import load
@@ -121,6 +122,11 @@ def part_rows(r: Recordings) -> list[list[str]]:
     return rows
 
 
+def part_text(part: str) -> str:
+    """A part of the recipe in a sentence."""
+    return f"{listed([f'`{name}`' for name in VALUES])} together" if part == LAST_FOUR else f"`{part}`"
+
+
 def part_changes(r: Recordings) -> str:
     """What leaving out one part does to the mean score, by preset."""
     told = []
@@ -129,7 +135,7 @@ def part_changes(r: Recordings) -> str:
         if parts:
             seeds = {few_seeds(study) for _, study, _ in parts}
             changes = [
-                (round(both["difference"].mean(), 2), f"`{part}`{few_seeds(study) * (len(seeds) > 1)}")
+                (round(both["difference"].mean(), 2), part_text(part) + few_seeds(study) * (len(seeds) > 1))
                 for part, study, both in parts
             ]
             said = [f"{number(x, '+.2f')} without {part}" for x, part in changes if abs(x) >= SMALL_CHANGE]

@@ -27,6 +27,8 @@ def test_the_recipe_without_a_part_has_the_usual_value() -> None:
         assert (getattr(every, name), getattr(without, name)) == (value, getattr(usual, name))
         others = [other for other in RECIPE if other != name]
         assert all(getattr(without, other) == RECIPE[other] for other in others)
+    none = RecipeConfig(**RECIPE, without=("last_four",))
+    assert all(getattr(none, name) == getattr(usual, name) for name, _ in VALUES.values())
     with pytest.raises(ConfigError, match=r"tau is 0.5"):
         RecipeConfig(tau=0.5, without=("slow_targets",))
 

@@ -238,7 +238,7 @@ def test_adaptive_scaling_passes_z_as_it_is_until_it_has_seen_some() -> None:
         return own.actors.call("forward", own.actors.tensors(EVERYTHING), states)
 
     plain = z_of(baseline)
-    assert torch.equal(z_of(learner), plain)
+    torch.testing.assert_close(z_of(learner), plain)  # some processors round products of another batch differently
     learner.train_episode()
     assert (z_of(learner) != plain).any(-1).any(-1).all(), "every actor scales once it has played"
 

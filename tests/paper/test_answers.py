@@ -120,6 +120,8 @@ def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
     told = "−0.10 without `b` and +0.10 without `c`"
     r = recorded(**{s.name: s for s in (whole, parts[1], scored("recipe-without-c", {42: 0.6, 43: 0.8}))})
     assert which_part(r) == f"the mean score changes on `scaled` (2 seeds) by {told}."
+    r = recorded(**{s.name: s for s in (whole, scored("recipe-without-last_four", {42: 0.1, 43: 0.3}))})
+    assert "by −0.40 without `small_noise`, `slow_targets`" in which_part(r) and "together" in which_part(r)
     small = [scored(f"recipe-without-{part}", {42: 0.5 + by, 43: 0.7}) for part, by in (("d", 0.1), ("e", -0.18))]
     r = recorded(**{s.name: s for s in (whole, parts[1], *small)})
     told = "−0.10 without `b` and −0.09 to +0.05 without `e` or `d`"
