@@ -26,10 +26,10 @@ class StepDetails(TensorRecord):
     """What only logged episodes report, of their last training step; norms are float64.
 
     Gradients are L2 norms by layer before clipping, the clipped ones totals after it (the same without clipping);
-    updates are L2 norms of the weight change, weight norms those before it; all are NaN where a network's step was
-    not due. States, noise-free actions and pre-activations are those of the batch, before the step; z_after are the
-    pre-activations after it; dq_da is the slope of the Q in the actor loss; offloads are what the master accepts
-    of these actions; extras are the actor variant's measures.
+    updates are L2 norms of the weight change, weight norms those before it. All these, and z_after, are NaN where a
+    network's step was not due. States, noise-free actions and pre-activations are those of the batch, before the step;
+    z_after are the pre-activations after it; dq_da is the slope of the Q in the actor loss; offloads are what the
+    master accepts of these actions; extras are the actor variant's measures.
     """
 
     actor_gradients: Tensor  # (R, N, L)

@@ -148,7 +148,8 @@ class Update:
             _, seen, q = self._actor_loss(runs, states, z, own, None, slice(None), weights)
             (dq_da,) = gradient_of(q, seen)
             idle = self._not_due(self.actors, runs, "actor")
-            return self._nothing_changed(states), {**logged, **idle, "z_after": z, "dq_da": dq_da}
+            no_step = torch.full_like(z, torch.nan)
+            return self._nothing_changed(states), {**logged, **idle, "z_after": no_step, "dq_da": dq_da}
         report, measured = self._step_actors(runs, states, weights, scales, details)
         if details:
             with torch.no_grad():

@@ -147,7 +147,7 @@ def saturation_columns(details: StepDetails, env: MecEnv, due: Tensor | None = N
         "zero_derivative_share": zero if details.has_tanh else torch.full_like(zero, torch.nan),
         "dq_da_sign_coherence": definitions.dq_da_sign_coherence(slope, dim=1),
         **alignment_columns(details, env),
-        "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean((1, 3)).sqrt(), due),
+        "z_step_rms": _agent_rms((details.z_after.double() - z).square().mean(3).mean(1).sqrt(), due),
         **_spread("z", z),
         **{f"z_q{round(100 * q):02d}": quantiles[i] for i, q in enumerate(QUANTILES)},
     }

@@ -19,7 +19,7 @@ from paper.load import NotRecorded, Recordings, StudyFiles, title
 
 LAG_BIN, LAG_SHOWN = 10, 300  # episodes
 EARLY = 200  # last episode of the figure of the first death
-ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe")
+ALIGNED = (BASELINE, "input_norm", "step_limit", "recipe-without-last_four", "recipe")
 
 
 def death(r: Recordings) -> Figure:
