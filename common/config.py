@@ -212,7 +212,9 @@ def _check_field(spec: dataclasses.Field, value: Any) -> None:
         raise ConfigError(f"{_flag(spec.name)}: needs at least one value")
     for v in _values(value):
         problem = None
-        if not isinstance(v, (float, int) if kind is float else kind):
+        if isinstance(value, tuple) != isinstance(spec.default, tuple):
+            problem = "a tuple of values" if isinstance(spec.default, tuple) else "one value"
+        elif not isinstance(v, (float, int) if kind is float else kind):
             problem = f"of type {kind.__name__}"
         elif isinstance(v, float) and not math.isfinite(v):
             problem = "finite numbers"

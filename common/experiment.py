@@ -35,7 +35,8 @@ class Experiment:
         """ConfigError where an option of its own has a name of the engine's or is none, or an override is no option."""
         if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
             raise ConfigError(f"experiment {self.name!r}: allowed in its name: letters, digits and _")
-        engine = {spec.name for spec in dataclasses.fields(StudyConfig)} | {"quick", "fresh", "part", "help"}
+        flags = {f"no_{spec.name}" for spec in dataclasses.fields(StudyConfig) if isinstance(spec.default, bool)}
+        engine = {*dir(StudyConfig), *flags, "quick", "fresh", "part", "help"}
         known = {spec.name for spec in dataclasses.fields(self.config) if "help" in spec.metadata}
         classes = [own for own in self.config.__mro__ if own not in StudyConfig.__mro__]
         own = [name for cls in classes for name in vars(cls).get("__annotations__", {})]

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common.agents.algorithm import Algorithm
 from common.agents.bank import Bank
+from common.agents.layout import Layout
 from common.agents.networks import PERSONAL_SIZE, Actor, Critic
 from common.agents.optimizer import Adam
 from common.config import ConfigError, StudyConfig
@@ -38,24 +40,22 @@ def check_parts(experiment: Experiment, config: StudyConfig) -> None:
             z = _check_actor(actor, experiment, config)
             heads = _check_critic(critic, experiment, config)
             _check_rules(actor, algorithm, z, heads, config)
+            for network, make in ((actor, algorithm.actor_optimizer), (critic, algorithm.critic_optimizer)):
+                _check_optimizer(f"{type(algorithm).__name__}.{make.__name__}", make, network)
     finally:
         torch.set_num_threads(threads)
     for (own, _), before in zip(parts, kept, strict=True):
-        for name, value in _attributes(own).items():
-            if before.get(name) is not value:
-                raise ConfigError(
-                    f"{type(own).__name__}{name}: a method sets it anew, which is lost; allowed: "
-                    + ("buffers that are changed in place" if isinstance(own, nn.Module) else "run_state")
-                )
+        instead = "registered buffers, changed in place" if isinstance(own, nn.Module) else "run_state"
+        _check_kept(own, before, instead)
 
 
 def _check_names(own: type, base: type) -> None:
-    """A method that is nearly called like one of the base's is a slip of the pen that would change nothing."""
+    """What is nearly called like a name of the base's is a slip of the pen that would change nothing."""
     known = [name for name in dir(base) if not name.startswith("_")]
     for cls in own.__mro__[: own.__mro__.index(base)]:
         for name, value in vars(cls).items():
-            near = difflib.get_close_matches(name, known, 1, cutoff=0.8) if callable(value) else []
-            if near and name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.8 if callable(value) else 0.9)
+            if near and name not in known and not name.startswith("_"):
                 raise ConfigError(f"{cls.__name__}.{name}: overrides nothing; did you mean {near[0]}?")
 
 
@@ -79,24 +79,37 @@ def _check_tensors(network: Actor | Critic) -> None:
 
 
 def _attributes(own: object) -> dict[str, Any]:
-    """What an object, and each module in it, keeps, by name."""
+    """What an object, and each module in it, keeps, by name; of a tensor that is no buffer a copy."""
     parts = own.named_modules() if isinstance(own, nn.Module) else [("", own)]
     found = {}
     for path, part in parts:
-        for name, value in (vars(part) | getattr(part, "_buffers", {})).items():
+        copied = {name: x.clone() if isinstance(x, Tensor) else x for name, x in vars(part).items()}
+        for name, value in (copied | getattr(part, "_buffers", {})).items():
             found[f".{path}.{name}" if path else f".{name}"] = value
     return found
 
 
+def _check_kept(own: object, before: dict[str, Any], instead: str) -> None:
+    """The engine calls one object for all runs, in several processes, and saves nothing of it."""
+    for name, value in _attributes(own).items():
+        was = before.get(name)
+        if was is not value and not (isinstance(was, Tensor) and isinstance(value, Tensor) and torch.equal(was, value)):
+            raise ConfigError(f"{type(own).__name__}{name}: a method changes it, which is lost; allowed: {instead}")
+
+
+def _random_state() -> tuple[bytes, str]:
+    return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state())
+
+
 def _tried(what: str, function: Callable[..., Any], *inputs: Any) -> Any:
-    before = torch.get_rng_state()
+    before = _random_state()
     try:
         output = function(*inputs)
     except Exception as problem:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise ConfigError(f"{what} fails on inputs of shape {shapes}: {reason}") from problem
-    if not torch.equal(before, torch.get_rng_state()):
+    if before != _random_state():
         raise ConfigError(f"{what} draws random numbers; allowed: those that a rule is given, which the seed fixes")
     return output
 
@@ -117,7 +130,18 @@ def _calls(network: Actor | Critic, make: Callable[[Any], Actor | Critic], confi
 
     def call(method: str, *inputs: Tensor) -> Any:
         what = f"{type(network).__name__}.{method}"
-        found = _tried(what, getattr(network, method), *inputs)
+        learned = method in ("forward", "joint", "values")
+        buffers = {name: x.clone() for name, x in network.named_buffers()}
+        with torch.set_grad_enabled(learned):
+            found = _tried(what, getattr(network, method), *inputs)
+        if learned:
+            for name, x in network.named_buffers():
+                if not torch.equal(x, buffers[name]):
+                    raise ConfigError(f"{what} changes the buffer {name}; allowed: in observe and observe_batch")
+            if isinstance(found, Tensor):
+                if not found.requires_grad:
+                    raise ConfigError(f"{what} gives no gradient; allowed: what depends on the weights, not detached")
+                found = found.detach()
 
         def stacked(*x: Tensor) -> None:
             if found is None:  # it observes
@@ -129,6 +153,12 @@ def _calls(network: Actor | Critic, make: Callable[[Any], Actor | Critic], confi
         return found
 
     return call
+
+
+def _check_alone(problem: str, among_others: Tensor, alone: Tensor) -> None:
+    """Which rows share a call differs from call to call, so none may depend on the others."""
+    if not torch.allclose(among_others, alone, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ConfigError(f"{problem}; allowed: each from its own inputs, so no statistics of a batch")
 
 
 def _check_actor(actor: Actor, experiment: Experiment, config: StudyConfig) -> int:
@@ -144,6 +174,7 @@ def _check_actor(actor: Actor, experiment: Experiment, config: StudyConfig) -> i
         _expect(f"{name}.squash of what {name}.forward gives", actions, samples, ACTION_SIZE)
         if not actions.isfinite().all():
             raise ConfigError(f"{name}.forward of {samples} states gives {z.tolist()}; allowed: finite numbers")
+        _check_alone(f"{name}.forward mixes states", z[:1], actor.forward(states[:1]))
     for x in (*actor.parameters(), *actor.buffers()):
         x.add_(1.0)
     if not torch.equal(actor.squash(z), actions):
@@ -156,9 +187,12 @@ def _check_critic(critic: Critic, experiment: Experiment, config: StudyConfig) -
     name, call = type(critic).__name__, _calls(critic, experiment.critic or Critic, config)
     for samples in (SAMPLES, 1):
         joint = torch.rand(samples, config.agents * STATE_SIZE), torch.rand(samples, config.agents * ACTION_SIZE)
-        q = call("values", call("joint", *joint).unsqueeze(1), torch.rand(samples, ROWS, PERSONAL_SIZE))
+        rows = call("joint", *joint).unsqueeze(1), torch.rand(samples, ROWS, PERSONAL_SIZE)
+        q = call("values", *rows)
         heads = q.shape[-1] if q.ndim == 3 else 1
         _expect(f"{name}.values of {samples} samples with {ROWS} rows each", q, samples, ROWS, heads)
+        _check_alone(f"{name}.joint mixes samples", rows[0][:1, 0], critic.joint(*(x[:1] for x in joint)))
+        _check_alone(f"{name}.values mixes rows", q[:1, :1], critic.values(rows[0][:1], rows[1][:1, :1]))
     call("observe", *joint, torch.rand(config.agents, PERSONAL_SIZE))
     return heads
 
@@ -187,11 +221,40 @@ def _check_rules(actor: Actor, algorithm: Algorithm, z_size: int, heads: int, co
         ("actor_loss", (z, actions, samples, samples), per_run),
         ("action_gradient", (noise, z, actions), per_action),
     ):
+        before = {key: x.clone() for key, x in state.items()}
         output = _tried(f"{name}.{rule}", getattr(algorithm, rule), *inputs)
         _expect(f"{name}.{rule}", output, *shape)
+        if not output.isfinite().all():
+            raise ConfigError(f"{name}.{rule} gives inf or nan for ordinary numbers; allowed: finite numbers")
+        if any(not torch.equal(x, before[key]) for key, x in state.items()):
+            raise ConfigError(f"{name}.{rule} changes run_state; allowed: in observe_rewards")
         others = _tried(f"{name}.{rule}", getattr(algorithm, rule), *map(_second_run_changed, inputs))
         if not torch.equal(output[0], others[0]):
             raise ConfigError(f"{name}.{rule} mixes runs; allowed: each run's numbers from its own, along dimension 0")
+
+    for rule in ("critic_due", "actor_due", "target_due"):
+        _tried(f"{name}.{rule}", getattr(algorithm, rule), 1)
+
+
+def _check_optimizer(what: str, make: Callable[..., Adam], network: Actor | Critic) -> None:
+    layout = Layout({name: tuple(x.shape) for name, x in network.named_parameters()})
+    own = _tried(what, make, layout.layers)
+    name, kept = type(own).__name__, _attributes(own)
+    if not isinstance(own, Adam):
+        raise ConfigError(f"{what} gives {name}; allowed: a subclass of common.agents.optimizer.Adam")
+    _check_names(type(own), Adam)
+    scales = _tried(f"{name}.scales", own.scales, torch.full((RUNS,), 1e-3, dtype=torch.float64), 1)
+    weights, gradients = torch.rand(2, RUNS, layout.size)
+
+    def change(runs: slice) -> Tensor:
+        moments = tuple(torch.zeros(len(weights[runs]), layout.size) for _ in own.moments)
+        inputs = weights[runs].clone(), gradients[runs].clone(), moments
+        return _tried(f"{name}.change", own.change, *inputs, tuple(scales[runs].float()[..., None].unbind(1)))
+
+    both = change(slice(None))
+    _expect(f"{name}.change", both, RUNS, layout.size)
+    _check_kept(own, kept, "the moments that it names")
+    _check_alone(f"{name}.change mixes networks", both[:1], change(slice(1)))
 
 
 def _second_run_changed(given: Any) -> Any:

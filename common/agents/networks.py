@@ -34,7 +34,8 @@ class StreamStart:
 
     def from_streams(self) -> list[str]:
         """Names of the parameters that are as they were started."""
-        return [name for name, x in self.named_parameters() if torch.equal(x, self._started[name])]
+        started = self._started
+        return [name for name, x in self.named_parameters() if name in started and torch.equal(x, started[name])]
 
 
 class Linear(StreamStart, nn.Linear):

@@ -18,19 +18,23 @@ class Adam:
         self.layers, self.beta1, self.beta2, self.eps = layers, beta1, beta2, eps
 
     def scales(self, learning_rates: Tensor, steps: int) -> Tensor:
-        """Of the `steps`-th step: learning rate / (1 − β₁^t) and √(1 − β₂^t) of each run, float64 (R, 2)."""
+        """Of step t = `steps`: learning rate, learning rate / (1 − β₁^t) and √(1 − β₂^t) of each run, float64 (R, 3).
+
+        A schedule of the learning rate belongs here.
+        """
         rates = learning_rates / (1.0 - self.beta1**steps)
-        return torch.stack((rates, torch.full_like(rates, (1.0 - self.beta2**steps) ** 0.5)), dim=1)
+        return torch.stack((learning_rates, rates, torch.full_like(rates, (1.0 - self.beta2**steps) ** 0.5)), dim=1)
 
     def change(
         self, weights: Tensor, gradients: Tensor, moments: tuple[Tensor, ...], scales: tuple[Tensor, ...]
     ) -> Tensor:
-        """What is subtracted from weights (…, P), from gradients and moments (…, P) and scales (…, 1).
+        """What is subtracted from weights (…, P), from gradients and moments (…, P) and each of the scales, (…, 1).
 
-        Updates the moments in place; may overwrite `gradients`, and may return it.
+        Updates the moments in place; may overwrite `gradients`, and may return it. Called several times a step, for a
+        few networks each.
         """
         exp_avg, exp_avg_sq = moments
-        step_size, correction = scales
+        _, step_size, correction = scales
         exp_avg.lerp_(gradients, 1.0 - self.beta1)
         exp_avg_sq.mul_(self.beta2).addcmul_(gradients, gradients, value=1.0 - self.beta2)
         # Roots of zeros and of numbers below the smallest normal one are slow, and lost beside any but a tiny eps.

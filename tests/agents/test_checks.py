@@ -5,6 +5,7 @@ More of what is refused, as a command line shows it: tests/study/test_command_li
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import make_learner
@@ -14,6 +15,7 @@ from common.agents.algorithm import Algorithm
 from common.agents.checks import check_parts
 from common.agents.learner import Learner
 from common.agents.networks import Actor, Critic
+from common.agents.optimizer import Adam
 from common.agents.reports import RunKey
 from common.config import ConfigError, StudyConfig
 from common.experiment import Experiment
@@ -70,11 +72,101 @@ class MixingRule(Algorithm):
         return super().actor_loss(z, actions, q, weights) + z.square().sum()
 
 
+class DetachedActor(Actor):
+    def forward(self, state: Tensor) -> Tensor:
+        return super().forward(state).detach()
+
+
+class LargestStateActor(Actor):
+    """Observes into a tensor that is no buffer, so that every agent of every run would share it."""
+
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.seen = torch.zeros(7)
+
+    def observe(self, state: Tensor) -> None:
+        self.seen.copy_(torch.maximum(self.seen, state[0]))
+
+
+class CountingActor(Actor):
+    def __init__(self, config: StudyConfig):
+        super().__init__(config)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, state: Tensor) -> Tensor:
+        self.calls.add_(1.0)
+        return super().forward(state)
+
+
+class BatchNormCritic(Critic):
+    def joint(self, states: Tensor, actions: Tensor) -> Tensor:
+        x = super().joint(states, actions)
+        return (x - x.mean(0)) / (x.std(0, correction=0) + 1.0)
+
+
+class NumpyDropoutCritic(Critic):
+    def joint(self, states: Tensor, actions: Tensor) -> Tensor:
+        return super().joint(states, actions) * float(np.random.rand() > 0.1)
+
+
+class DividingRule(Algorithm):
+    def critic_loss(self, q: Tensor, y: Tensor, weights: Tensor, valid: Tensor) -> Tensor:
+        return super().critic_loss(q, y, weights, valid) * torch.nan
+
+
+class ShrinkingRule(Algorithm):
+    def run_state(self) -> dict[str, float]:
+        return {"scale": 1.0}
+
+    def reward(self, run_state: dict, rewards: Tensor) -> Tensor:
+        return rewards * run_state["scale"].mul_(0.9)[:, None]
+
+
+class AlternatingRule(Algorithm):
+    calls = 0
+
+    def actor_due(self, update: int) -> bool:
+        self.calls += 1
+        return self.calls % 2 == 0
+
+
+class NoisyTargets(Algorithm):
+    target_noises = True
+
+
+class SlippedAdam(Adam):
+    def chnage(self, *given: object) -> Tensor:
+        return super().change(*given)
+
+
+class AveragingAdam(Adam):
+    def change(self, *given: object) -> Tensor:
+        return super().change(*given).mean(-1, keepdim=True)
+
+
+class CountingAdam(Adam):
+    steps = 0
+
+    def change(self, *given: object) -> Tensor:
+        self.steps += 1
+        return super().change(*given) / self.steps
+
+
+class CommonNormAdam(Adam):
+    def change(self, *given: object) -> Tensor:
+        change = super().change(*given)
+        return change / change.norm()
+
+
+def with_optimizer(own: type[Adam]) -> type[Algorithm]:
+    return type("Own", (Algorithm,), {"actor_optimizer": lambda self, layers: own(layers)})
+
+
 def refusal(**parts: object) -> str:
     with pytest.raises(ConfigError) as caught:
         check_parts(Experiment("mistaken", "", **parts), StudyConfig(**SMALL))
     line = str(caught.value)
-    assert "allowed" in line and "\n" not in line
+    assert ("allowed" in line or "did you mean" in line) and "\n" not in line
     return line
 
 
@@ -83,10 +175,23 @@ def refusal(**parts: object) -> str:
     [
         ("actor", ReboundActor, "ReboundActor.low"),
         ("critic", DropoutCritic, "DropoutCritic.values draws"),
-        ("actor", StandardisingActor, "StandardisingActor.forward of 1 states"),
+        ("actor", StandardisingActor, "StandardisingActor.forward mixes states"),
+        ("actor", DetachedActor, "DetachedActor.forward gives no gradient"),
+        ("actor", LargestStateActor, "LargestStateActor.seen"),
+        ("actor", CountingActor, "CountingActor.forward changes the buffer calls"),
+        ("critic", BatchNormCritic, "BatchNormCritic.joint mixes samples"),
+        ("critic", NumpyDropoutCritic, "NumpyDropoutCritic.joint draws"),
         ("actor", LearnedSquashActor, "LearnedSquashActor.squash"),
         ("algorithm", RememberingRule, "RememberingRule.largest"),
         ("algorithm", MixingRule, "MixingRule.actor_loss mixes runs"),
+        ("algorithm", DividingRule, "DividingRule.critic_loss gives inf or nan"),
+        ("algorithm", ShrinkingRule, "ShrinkingRule.reward changes run_state"),
+        ("algorithm", AlternatingRule, "AlternatingRule.calls"),
+        ("algorithm", NoisyTargets, "did you mean target_noise?"),
+        ("algorithm", with_optimizer(SlippedAdam), "SlippedAdam.chnage"),
+        ("algorithm", with_optimizer(AveragingAdam), "AveragingAdam.change gives"),
+        ("algorithm", with_optimizer(CountingAdam), "CountingAdam.steps"),
+        ("algorithm", with_optimizer(CommonNormAdam), "CommonNormAdam.change mixes networks"),
     ],
 )
 def test_refused(part: str, own: type, named: str) -> None:

@@ -102,6 +102,16 @@ class HidingConfig(StudyConfig):
     gamma: float = option(0.5, "another gamma")
 
 
+@dataclass(frozen=True)
+class HidingMethodConfig(StudyConfig):
+    result_fields: float = option(0.5, "a name that is taken")
+
+
+@dataclass(frozen=True)
+class HidingFlagConfig(StudyConfig):
+    no_early_stop: float = option(0.5, "a name that is taken")
+
+
 class ForgottenConfig(StudyConfig):
     """Without its decorator, so that the option would be none, and true whatever it says."""
 
@@ -147,6 +157,9 @@ class TensorState(Algorithm):
 
 MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     # What the one line names.
+    "hides a method": (Experiment("mistaken", "", config=HidingMethodConfig), ("result_fields", "mistaken")),
+    "hides a flag": (Experiment("mistaken", "", config=HidingFlagConfig), ("no_early_stop", "mistaken")),
+    "one value for several": (Experiment("mistaken", "", {"actor_hidden": 64}), ("--actor-hidden", "tuple")),
     "hides an option": (Experiment("mistaken", "", config=HidingConfig), ("gamma", "mistaken")),
     "forgets to decorate": (Experiment("mistaken", "", config=ForgottenConfig), ("gentle", "@dataclass")),
     "overrides no option": (Experiment("mistaken", "", {"gama": 0.5}), ("gama", "mistaken")),
