@@ -131,18 +131,15 @@ def part_changes(r: Recordings) -> str:
     """What leaving out one part does to the mean score, by preset."""
     told = []
     for preset in load.PRESETS:
-        parts = without_parts(r, preset)
-        if parts:
-            seeds = {few_seeds(study) for _, study, _ in parts}
-            changes = [
-                (round(both["difference"].mean(), 2), part_text(part) + few_seeds(study) * (len(seeds) > 1))
-                for part, study, both in parts
-            ]
+        groups: dict[str, list[tuple[float, str]]] = {}
+        for part, study, both in without_parts(r, preset):
+            groups.setdefault(few_seeds(study), []).append((round(both["difference"].mean(), 2), part_text(part)))
+        for seeds, changes in groups.items():
             said = [f"{number(x, '+.2f')} without {part}" for x, part in changes if abs(x) >= SMALL_CHANGE]
             small = {part: x for x, part in changes if abs(x) < SMALL_CHANGE}
             if small:
                 said.append(f"{span(small.values(), '+.2f')} without {listed(list(small)).replace(' and ', ' or ')}")
-            told.append(f"on `{preset}`{seeds.pop() if len(seeds) == 1 else ''} by {listed(said)}")
+            told.append(f"on `{preset}`{seeds} by {listed(said)}")
     if not told:
         raise NotRecorded(f"{r.results}: no recipe without one of its parts is recorded")
     return "; ".join(told)

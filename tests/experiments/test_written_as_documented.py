@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from agents.test_learner_follows_naive import LATE, Case, follow
-from helpers import EXPERIMENTS, experiments
+from helpers import EXPERIMENTS, experiments, make_learner
+
+from common.agents.reports import RunKey
 
 PAGE = EXPERIMENTS.parent / "docs" / "add_an_experiment.md"
 FILES = dict(re.findall(r"<!-- file: (\w+) -->\n```python\n(.*?)```\n", PAGE.read_text(), re.DOTALL))
@@ -36,6 +39,21 @@ def test_the_page_has_files() -> None:
 def test_follows_the_slow_learner(name: str, dense: bool, written: Path) -> None:
     case = Case("joint", 1.0, dense, "interior", 3, start=LATE, agents=5, batch=4, episodes=6)
     follow(case, experiments(written)[name])
+
+
+def test_trust_ratio_moves_each_layer_by_the_learning_rate(written: Path) -> None:
+    own = experiments(written)["trust_ratio"]
+    learner = make_learner([RunKey(1, 0.01, 0.01)], experiment=own, agents=10, batch_size=8, episodes=6)
+    weights = learner.actors.tensors(slice(None))
+    for _ in range(2):
+        before = {name: x.clone() for name, x in weights.items()}
+        learner.train_episode()
+    for layer in ("fc1", "fc2", "fc3"):
+        step, norm = (
+            torch.cat([x[f"{layer}.{kind}"].flatten(1) for kind in ("weight", "bias")], dim=1).norm(dim=1)
+            for x in ({name: x - before[name] for name, x in weights.items()}, before)
+        )
+        torch.testing.assert_close(step, 0.01 * norm, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -115,8 +115,8 @@ def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
         "| `scaled` | b | 42 and 43 | 0.50 | 0.60 | −0.10 | 1 of 2 | 0.10 |",
         "| `scaled` | a | 43 | 0.80 | 0.70 | +0.10 | 0 of 1 | 0.10 |",
     ]
-    told = "−0.10 without `b` (2 seeds) and +0.10 without `a` (1 seed)"
-    assert which_part(r) == f"the mean score changes on `scaled` by {told}."
+    told = "on `scaled` (2 seeds) by −0.10 without `b`; on `scaled` (1 seed) by +0.10 without `a`"
+    assert which_part(r) == f"the mean score changes {told}."
     told = "−0.10 without `b` and +0.10 without `c`"
     r = recorded(**{s.name: s for s in (whole, parts[1], scored("recipe-without-c", {42: 0.6, 43: 0.8}))})
     assert which_part(r) == f"the mean score changes on `scaled` (2 seeds) by {told}."
