@@ -115,13 +115,11 @@ def check_study(folder: Path, study: Mapping[str, Any], defaults: Mapping[str, A
             raise StoreError(f"{long}: a study in its recorded form is not trained on; allowed: another folder")
     path = folder / STUDY
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except FileNotFoundError:
         if (folder / schema.RUNS).exists():
             raise StoreError(f"{folder}: holds {schema.RUNS} but no {STUDY}; allowed: another folder") from None
         return []
-    except UnicodeDecodeError:
-        text = ""
     try:
         there = json.loads(text)
         made_by = list(there["made_by"])
