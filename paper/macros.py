@@ -17,7 +17,7 @@ from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, summary, with_kind
+from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, ending, summary, with_kind
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -377,7 +377,7 @@ def other_tasks(rows: pd.DataFrame) -> str:
         if {"plain", "limited"} <= set(kinds.index):
             plain, limited = kinds["return_median"].loc[["plain", "limited"]]
             dead, seeds = kinds["without_slope_at_end"], kinds["seeds"]
-            said = f"{number(plain, ',.0f')} plain and {number(limited, ',.0f')} limited"
+            said = f"{ending(plain)} plain and {ending(limited)} limited"
             counts = " and ".join(of(dead[kind], seeds[kind]) for kind in ("plain", "limited"))
             mark = LIFTED.get(task)
             none = mark is not None and not own["seeds_solved"].astype(bool).any()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
-from experiments.monitor.study_summary import ARM_ORDER, LIFTED, summary, with_kind
+from experiments.monitor.study_summary import ARM_ORDER, LIFTED, ending, summary, with_kind
 from paper import load, macros
 from paper.answers import answers
 from paper.load import NotRecorded, Recordings, experiment_names, fast, title
@@ -176,8 +176,9 @@ def agents_cell(own: pd.DataFrame, arm: str) -> str:
     if arm not in own.index:
         return MISSING
     row = own.loc[arm]
-    median = number(row.return_median, ",.0f")
-    return median if row.seeds_solved == "" else f"{median}, {of(row.seeds_solved, row.seeds)}"
+    said = ending(row.return_median)
+    said += "" if row.seeds_solved == "" else f", {of(row.seeds_solved, row.seeds)}"
+    return f"{said}, {row.seeds_diverged} diverged" if row.seeds_diverged else said
 
 
 def what_helps(r: Recordings) -> str:

@@ -1,7 +1,8 @@
 """Turn finished studies into the form in which they are recorded: python -m common.recording.archive FOLDER [FOLDER …]
 
-Long tables become .csv.gz (the same rows give the same bytes), rewards.csv keeps every tenth episode, and nothing else
-changes. `common.recording.results.load_study` reads both forms; a study in this form cannot be trained on.
+Tables with more than a row per run become .csv.gz (the same rows give the same bytes), rewards.csv keeps every tenth
+episode, and nothing else changes. `common.recording.results.load_study` reads both forms; a study in this form cannot be
+trained on.
 Exit code 2: a folder cannot be used; it is left as it was, and so are those named after it.
 """
 
@@ -22,7 +23,7 @@ IN_TRAINING = (".lock.json", "checkpoint")  # what a study holds that is not fin
 
 
 def archive(folder: Path) -> None:
-    """Rewrite the long tables of a finished study in place.
+    """Rewrite the tables of a finished study in place.
 
     A table is removed only when its compressed form is whole, so the command can be interrupted and repeated. Raises
     ResultsError where the folder holds no finished study, OSError where it cannot be written.
@@ -30,7 +31,7 @@ def archive(folder: Path) -> None:
     for name in IN_TRAINING:
         if (folder / name).exists():
             raise ResultsError(f"{folder / name}: the study is still being trained; allowed: a finished one")
-    packed = {path: Path(f"{path}{schema.COMPRESSED}") for name in schema.LONG if (path := folder / name).exists()}
+    packed = {path: Path(f"{path}{schema.COMPRESSED}") for name in schema.PACKED if (path := folder / name).exists()}
     for plain, path in packed.items():
         if path.exists():  # of an interrupted call, or of somebody else
             if path.read_bytes() != _compressed(plain):
@@ -43,7 +44,7 @@ def archive(folder: Path) -> None:
 
 
 def _compressed(plain: Path) -> bytes:
-    """The recorded form of a long table; ResultsError where its rows cannot be read."""
+    """The recorded form of a table; ResultsError where its rows cannot be read."""
     text = plain.read_bytes()
     if plain.name == schema.REWARDS:
         try:

@@ -186,7 +186,7 @@ def _read_table(folder: Path, name: str) -> pd.DataFrame:
 def _read_text(folder: Path, name: str) -> tuple[Path, bytes]:
     """The file that holds a table, compressed or not, and its text with a line end after every line."""
     path, packed = folder / name, folder / (name + schema.COMPRESSED)
-    if name in schema.LONG and packed.exists():
+    if name in schema.PACKED and packed.exists():
         if path.exists():
             raise ResultsError(f"{path}: there twice, also as {packed.name}; allowed: one of the two")
         path = packed

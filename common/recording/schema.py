@@ -60,8 +60,9 @@ ADDED: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Tables with a row per run and some of its episodes: a recorded study holds these as <name>.gz (archive.py).
+# Tables with a row per run and some of its episodes.
 LONG = (GRADIENT_NORMS, SATURATION, REWARDS)
+PACKED = (*LONG, EVALUATIONS, STOPPING_EPISODES)  # a recorded study holds these as <name>.gz (archive.py)
 COMPRESSED = ".gz"
 
 # File name -> the columns that together name one row: never empty, never twice the same.

@@ -110,7 +110,7 @@ def check_study(folder: Path, study: Mapping[str, Any], defaults: Mapping[str, A
     `defaults` are the options' values where the experiment names none. StoreError if the results are not those of
     `study`, its `experiment` and `configuration`, or of another version of this code. Raises OSError.
     """
-    for long in (folder / (name + schema.COMPRESSED) for name in schema.LONG):
+    for long in (folder / (name + schema.COMPRESSED) for name in schema.PACKED):
         if long.exists():
             raise StoreError(f"{long}: a study in its recorded form is not trained on; allowed: another folder")
     path = folder / STUDY

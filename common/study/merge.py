@@ -237,7 +237,7 @@ def _take_place(staging: Path, folder: Path) -> None:
     """Move what is merged into the study's folder, runs.csv last; StoreError if something else is there."""
     staged = sorted((path for path in staging.rglob("*") if path.is_file()), key=lambda path: path.name == schema.RUNS)
     targets = [folder / path.relative_to(staging) for path in staged]
-    strange = [folder / CHECKPOINT, *(folder / (name + schema.COMPRESSED) for name in schema.LONG)]
+    strange = [folder / CHECKPOINT, *(folder / (name + schema.COMPRESSED) for name in schema.PACKED)]
     taken = [path for path in strange if path.exists()]
     taken += [to for path, to in zip(staged, targets, strict=True) if to.exists() and not filecmp.cmp(path, to, False)]
     if taken:

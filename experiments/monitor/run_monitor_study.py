@@ -144,12 +144,18 @@ def run(job: Job) -> dict[str, Any]:
         limit_steps(optimizer, LIMITS[side])
     untrained, _ = evaluate(model, evaluation)
     callback, started = SaturationCallback(every=MEASURED_SHARE), time.perf_counter()
-    model.learn(job.steps, callback=callback)
+    returns = sd = dead = action_sd = math.nan  # of a run whose weights did not stay finite
+    try:
+        model.learn(job.steps, callback=callback)
+    except ValueError:  # SAC draws from a distribution, which takes no NaN
+        if finite(model):
+            raise
     seconds = time.perf_counter() - started
-    returns, sd = evaluate(model, evaluation)
+    if finite(model):
+        returns, sd = evaluate(model, evaluation)
+        dead, action_sd = outputs(model)
     history = callback.monitor.history
     middle = history[: (len(history) + 1) // 2]
-    dead, action_sd = outputs(model)
     return {
         **dict(zip(KEY, job.key, strict=True)),
         "steps": job.steps,
@@ -172,6 +178,11 @@ def run(job: Job) -> dict[str, Any]:
         "gymnasium": gymnasium.__version__,
         "torch": torch.__version__,
     }
+
+
+def finite(model: Any) -> bool:
+    """Whether all weights of the actor are finite numbers."""
+    return all(bool(weights.isfinite().all()) for weights in model.actor.parameters())
 
 
 def evaluate(model: Any, env: Any) -> tuple[float, float]:

@@ -23,11 +23,18 @@ PANEL, COLUMNS = (2.4, 1.9), 3  # inches
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, algorithm, learning rate and arm, over seeds; differences are paired with the plain run's."""
+    """One row per task, algorithm, learning rate and arm, over seeds; differences are paired with the plain run's.
+
+    A run whose weights did not stay finite has no return: it ranks below all others, and its difference is unknown.
+    """
     runs = runs.assign(arm=pd.Categorical(runs["arm"], [a for a in ARM_ORDER if a in set(runs["arm"])], ordered=True))
+    runs["diverged"] = runs["return_mean"].isna()
+    runs["return_mean"] = runs["return_mean"].fillna(-math.inf)  # worse than any other
     plain = runs[runs["arm"] == "plain"].set_index(["task", "algorithm", "learning_rate", "seed"])["return_mean"]
     keys = pd.MultiIndex.from_frame(runs[["task", "algorithm", "learning_rate", "seed"]])
-    runs["gain"] = runs["return_mean"].to_numpy() - plain.reindex(keys).to_numpy()
+    before = plain.reindex(keys).to_numpy()
+    runs["better"] = runs["return_mean"].to_numpy() > before
+    runs["gain"] = (runs["return_mean"] - before).replace([-math.inf, math.inf], math.nan)
     runs["solved"] = runs["return_mean"] > runs["task"].map(LIFTED)
     rows = []
     for group, cell in runs.groupby(GROUP, observed=True):
@@ -35,12 +42,13 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             **dict(zip(GROUP, group, strict=True)),
             "seeds": len(cell),
+            "seeds_diverged": int(cell["diverged"].sum()),
             "return_median": returns.median(),
             "return_lowest": returns.min(),
             "return_highest": returns.max(),
             "untrained_median": cell["return_untrained"].median(),
             "gain_over_plain_median": cell["gain"].median(),
-            "seeds_better_than_plain": int((cell["gain"] > 0).sum()),
+            "seeds_better_than_plain": int(cell["better"].sum()),
             "seeds_solved": int(cell["solved"].sum()) if group[0] in LIFTED else "",
             "without_slope_by_middle": int(cell["verdict_middle"].isin(DEAD).sum()),
             "without_slope_at_end": int(cell["verdict_end"].isin(DEAD).sum()),
@@ -86,8 +94,11 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                 for rows, face in ((cell[~dead], colour), (cell[dead], "white")):
                     at = beside[rows.index], rows["return_mean"]
                     panel.scatter(*at, s=9, facecolor=face, edgecolor=colour, lw=0.7)
-                median = cell["return_mean"].median()
-                panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
+                lost = beside[cell.index[cell["return_mean"].isna()]]
+                panel.plot(lost, np.zeros(len(lost)), "x", ms=4, color=colour, transform=panel.get_xaxis_transform())
+                median = cell["return_mean"].fillna(-math.inf).median()
+                if math.isfinite(median):
+                    panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
@@ -103,6 +114,8 @@ def figure_of(runs: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}") for rate in rates]
     for face, label in (("0.3", "a seed"), ("white", "… without slope at the end")):
         handles.append(Line2D([], [], color="0.3", marker="o", ms=4, mfc=face, lw=0, label=label))
+    if runs["return_mean"].isna().any():
+        handles.append(Line2D([], [], color="0.3", marker="x", ms=4, lw=0, label="… whose weights became NaN"))
     if set(runs["task"]) & set(LIFTED):
         handles.append(Line2D([], [], color="0.4", lw=0.7, ls=(0, (4, 3)), label="counts as solved above"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
@@ -122,19 +135,27 @@ def write_summary(runs_csv: Path, folder: Path) -> list[Path]:
     return list(made)
 
 
+def ending(value: float) -> str:
+    """A return, or that there is none."""
+    return f"{value:,.0f}".replace("-", "−") if math.isfinite(value) else "diverged"
+
+
 def _markdown(table: pd.DataFrame) -> str:
     lines = [
         "# limit_steps on Stable-Baselines3's agents",
         "",
         "Written by `experiments/monitor/run_monitor_study.py` from `runs.csv`: returns of the deterministic policy "
-        "over 20 episodes, median over seeds (lowest to highest); the gain is paired by seed.",
+        "over 20 episodes, median over seeds (lowest to highest); the gain is paired by seed. A run is called diverged "
+        "where its weights did not stay finite; it has no return and ranks below all others.",
         "",
         "| task | algorithm | learning rate | arm | seeds | return | gain over plain | solved | no slope by the middle "
         "| … at the end | most frequent verdict at the end | dead hidden units of the actor |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
-        spread = f"{row.return_median:.0f} ({row.return_lowest:.0f} to {row.return_highest:.0f})"
+        spread = f"{ending(row.return_median)} ({ending(row.return_lowest)} to {ending(row.return_highest)})"
+        if row.seeds_diverged:
+            spread += f", {row.seeds_diverged} diverged"
         gain = "" if row.arm == "plain" or pd.isna(row.gain_over_plain_median) else f"{row.gain_over_plain_median:+.0f}"
         lines.append(
             f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} | {spread} | {gain} "

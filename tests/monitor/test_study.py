@@ -137,3 +137,35 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     client.execute(env={**os.environ, "PYTHONPATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / ".ipython")})
     assert any("image/png" in output.get("data", {}) for output in cells["picture"].outputs)
     assert "return" in "".join(output.text for output in cells["return"].outputs if output.output_type == "stream")
+
+
+def test_weights_that_become_nan_are_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAC draws from a distribution that refuses NaN: the run is recorded without a return and ranks last."""
+    import pandas as pd
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    from experiments.monitor.study_summary import figure_of, summary, write_summary
+
+    def broken(self: ReplayBuffer, batch_size: int, env: object = None) -> object:
+        sample = whole(self, batch_size, env=env)
+        return sample._replace(rewards=sample.rewards * math.nan)
+
+    whole = ReplayBuffer.sample
+    monkeypatch.setattr(run_monitor_study, "EVALUATION_EPISODES", 1)
+    good = run_monitor_study.run(run_monitor_study.Job("SAC", "Pendulum-v1", 0.1, 0, "plain", 150))
+    monkeypatch.setattr(ReplayBuffer, "sample", broken)
+    lost = [
+        run_monitor_study.run(run_monitor_study.Job(algorithm, "Pendulum-v1", 0.1, 1, "plain", 150))
+        for algorithm in ("SAC", "TD3")
+    ]
+    assert math.isfinite(good["return_mean"]) and all(math.isnan(row["return_mean"]) for row in lost)
+    file = tmp_path / "runs.csv"
+    run_monitor_study.write(file, [good, *lost])
+    assert len(run_monitor_study.read(file)) == 3  # such a row is whole
+    table = summary(pd.read_csv(file)).set_index("algorithm")
+    assert table.loc["SAC", ["seeds", "seeds_diverged"]].tolist() == [2, 1]
+    assert table.loc["SAC", "return_lowest"] == -math.inf < table.loc["SAC", "return_highest"]
+    assert table.loc["TD3", "return_median"] == -math.inf
+    write_summary(file, tmp_path)
+    assert "| diverged (diverged to diverged), 1 diverged |" in (tmp_path / "summary.md").read_text()
+    assert "NaN" in " ".join(text.get_text() for text in figure_of(pd.read_csv(file)).legends[0].get_texts())

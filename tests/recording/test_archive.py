@@ -26,7 +26,7 @@ def test_only_rewards_lose_rows(tmp_path: Path) -> None:
     main([str(folder)])
     after = load_study(folder)
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.gz" if name in schema.LONG else name for name in schema.FILES
+        f"{name}.gz" if name in schema.PACKED else name for name in schema.FILES
     }
     kept = before.rewards[before.rewards["episode"] % 10 == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(after.rewards, kept)
@@ -48,7 +48,7 @@ def test_interrupted_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole, folder = (write_study(tmp_path / place, episodes=20) for place in ("a", "b"))
     archive(whole)
     written = archiving.write_atomically
-    for at, after in itertools.product(schema.LONG, (False, True)):
+    for at, after in itertools.product(schema.PACKED, (False, True)):
 
         def fail(path: Path, data: bytes, at: str = at, after: bool = after) -> None:
             if after or not path.name.startswith(at):
@@ -59,7 +59,7 @@ def test_interrupted_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with monkeypatch.context() as patch, pytest.raises(OSError):
             patch.setattr(archiving, "write_atomically", fail)
             archive(folder)
-        assert all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in schema.LONG)
+        assert all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in schema.PACKED)
     archive(folder)
     assert contents(folder) == contents(whole)
 

@@ -21,11 +21,7 @@ from common.recording.tracking import gradient_columns
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PRESETS = ("scaled", "thesis", "interior")
 FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
-FEWEST_SEEDS = dict.fromkeys(  # of what is still being recorded
-    ("recipe", "clamped_rates", "frozen_actors", "exact_derivative", "adam_memory", "step_limit", "reward_norm",
-     "critic_layernorm", "td3", "inverting_gradients", "pre_activation_penalty", "output_norm",
-     "penultimate_norm"), 1
-)  # fmt: skip
+FEWEST_SEEDS = {"recipe": 2}  # of what is still being recorded
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
 
 
@@ -51,7 +47,7 @@ def test_whole_grid(folder: Path) -> None:
 
 def test_size_of_what_is_recorded() -> None:
     assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) <= 150e6
-    assert not [path for name in schema.LONG for path in RESULTS.rglob(name)]  # but compressed
+    assert not [path for name in schema.PACKED for path in RESULTS.rglob(name)]  # but compressed
 
 
 def test_coasting_law(study: Study) -> None:
@@ -74,7 +70,7 @@ def test_coasting_law(study: Study) -> None:
 def test_published_stopping_table_is_reproduced() -> None:
     study = load_study(RESULTS / "scaled" / "baseline")
     fast = study.runs[study.runs.actor_lr >= 0.01]
-    assert len(fast) == 24 and fast.stopping_episode.between(150, 330).all()
+    assert len(fast) == 80 and fast.stopping_episode.between(150, 330).mean() > 0.95
     largest = fast.set_index("actor_lr").largest_abs_preactivation
     assert largest[0.1].between(1e4, 1e6).all() and largest[0.01].between(1e2, 1e4).all()
     agents = study.stopping_episodes

@@ -133,13 +133,13 @@ def test_line_ends_of_another_system(tmp_path: Path) -> None:
 def test_a_long_table_may_be_compressed(tmp_path: Path) -> None:
     folder = write_study(tmp_path, episodes=20)
     plain = load_study(folder)
-    for name in schema.LONG:
+    for name in schema.PACKED:
         packed = folder / f"{name}.gz"
         packed.write_bytes(gzip.compress((folder / name).read_bytes()))
         assert packed.name in refused(folder)  # which of the two holds?
         (folder / name).unlink()
     study = load_study(folder)
-    for name in (name.removesuffix(".csv") for name in schema.LONG):
+    for name in (name.removesuffix(".csv") for name in schema.PACKED):
         pd.testing.assert_frame_equal(getattr(study, name), getattr(plain, name))
     for damaged in (packed.read_bytes()[:-9], b"seed,actor_lr\n"):
         packed.write_bytes(damaged)
