@@ -117,7 +117,8 @@ def stopping(r: Recordings) -> Macros:
     yield "FastStopped", of(quick["stopped"].sum(), len(quick))
     yield "SlowNever", of(slow["never"].sum(), len(slow))
     runs = r.need("scaled").runs
-    yield "FastStopRangeScaled", span(fast(runs)["stopping_episode"])
+    stops = fast(runs)["stopping_episode"]
+    yield "FastStopRangeScaled", f"{span(stops)} (median {number(stops.median(), '.0f')})"
     largest = runs.groupby("actor_lr")["largest_abs_preactivation"].median()
     yield "HeightSlowest", significant(largest.iloc[0])
     yield "HeightFastest", significant(largest.iloc[-1])

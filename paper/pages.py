@@ -70,7 +70,7 @@ def finding(r: Recordings) -> str:
     quick, slow = fast(r.runs), fast(r.runs, False)
     lags, died = fast(r.agents).groupby("actor_lr")["lag"].median(), slow["kind"].notna()
     tanh, flat = (quick["kind"] == load.DERIVATIVE).sum(), (slow["kind"] == load.FLAT).sum()
-    moved, paid = quick["stopped"], r.runs["improved"]
+    moved, stops, paid = quick["stopped"], quick["stopping_episode"], r.runs["improved"]
     lines = [
         "**What kills actors:** steps that are too long for the scale of their inputs. "
         f"{first_death(r)}; in {of(tanh, len(quick))} runs tanh alone had no slope left. Of the {len(slow)} runs at "
@@ -78,7 +78,7 @@ def finding(r: Recordings) -> str:
         "actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
         f"(medians), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop” only at episode "
-        f"{span(quick['stopping_episode'])}; and a saturated output may be right, though only "
+        f"{span(stops)} (median {number(stops.median(), '.0f')}); and a saturated output may be right, though only "
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]

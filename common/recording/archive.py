@@ -1,8 +1,8 @@
 """Turn finished studies into the form in which they are recorded: python -m common.recording.archive FOLDER [FOLDER …]
 
 Tables with more than a row per run become .csv.gz (the same rows give the same bytes), rewards.csv keeps every tenth
-episode, and nothing else changes. `common.recording.results.load_study` reads both forms; a study in this form cannot be
-trained on.
+episode, and nothing else changes. `common.recording.results.load_study` reads both forms; a study in this form cannot
+be trained on.
 Exit code 2: a folder cannot be used; it is left as it was, and so are those named after it.
 """
 

@@ -135,8 +135,10 @@ def part_changes(r: Recordings) -> str:
         for part, study, both in without_parts(r, preset):
             groups.setdefault(few_seeds(study), []).append((round(both["difference"].mean(), 2), part_text(part)))
         for seeds, changes in groups.items():
-            said = [f"{number(x, '+.2f')} without {part}" for x, part in changes if abs(x) >= SMALL_CHANGE]
-            small = {part: x for x, part in changes if abs(x) < SMALL_CHANGE}
+            alone = part_text(LAST_FOUR)  # four names among single ones would read as such
+            told_by_itself = [(x, part) for x, part in changes if abs(x) >= SMALL_CHANGE or part == alone]
+            said = [f"{number(x, '+.2f')} without {part}" for x, part in told_by_itself]
+            small = {part: x for x, part in changes if (x, part) not in told_by_itself}
             if small:
                 said.append(f"{span(small.values(), '+.2f')} without {listed(list(small)).replace(' and ', ' or ')}")
             told.append(f"on `{preset}`{seeds} by {listed(said)}")

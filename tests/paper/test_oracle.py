@@ -86,7 +86,7 @@ MACROS = {
     "NoiseEnd": "0.37", "NoiseBestNone": "0.1 (0.54)", "NoiseBestEnd": "0.2 (0.60)", "NoiseBestMiddle": "0.4 (0.72)",
     "NoiseBestStart": "1.0 (1.00)",
     # stopping: C and D of 2 fast runs, A of 2 slow ones; medians of 8 and 6, of 400 and 300
-    "FastStopped": "2 of 2", "SlowNever": "1 of 2", "FastStopRangeScaled": "50–60",
+    "FastStopped": "2 of 2", "SlowNever": "1 of 2", "FastStopRangeScaled": "50–60 (median 55)",
     "HeightSlowest": "7.0", "HeightFastest": "350",
     # first death: no agent has a rate of 1e-2; C alone has only the derivative zero
     "DeathFast": "–", "DeathFastest": "3", "FastAgentsDead": "4 of 4", "FastDerivative": "1 of 2", "FastDqDa": "2.0",
