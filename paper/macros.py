@@ -373,17 +373,24 @@ def other_tasks(rows: pd.DataFrame) -> str:
     """Of a summary with its kinds: what limited steps do at 0.1 on tasks other than Pendulum, where it is recorded."""
     told = []
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
-    for (task, algorithm), own in others.groupby(["task", "algorithm"]):
-        kinds = own.set_index("kind")
-        if {"plain", "limited"} <= set(kinds.index):
-            plain, limited = kinds["return_median"].loc[["plain", "limited"]]
-            dead, seeds = kinds["without_slope_at_end"], kinds["seeds"]
-            said = f"{ending(plain)} plain and {ending(limited)} limited"
-            counts = " and ".join(of(dead[kind], seeds[kind]) for kind in ("plain", "limited"))
-            mark = LIFTED.get(task)
-            none = mark is not None and not own["seeds_solved"].astype(bool).any()
-            unsolved = f", and no run ends above {number(mark, '.0f')}" if none else ""
-            told.append(f"on {task} {algorithm} ends at {said} (medians; without slope {counts} runs){unsolved}")
+    for task, own in others.groupby("task"):
+        shown = ["return_median", "without_slope_at_end", "seeds"]
+        both = own[own["kind"] != ""].pivot(index="algorithm", columns="kind", values=shown).dropna()
+        if both.shape[1] < 2 * len(shown) or both.empty:
+            continue
+        medians = [
+            f"{ending(row['return_median', 'plain'])} to {ending(row['return_median', 'limited'])} ({algorithm})"
+            for algorithm, row in both.iterrows()
+        ]
+        dead, limited = (
+            of(both["without_slope_at_end", kind].sum(), both["seeds", kind].sum()) for kind in ("plain", "limited")
+        )
+        said = f"on {task} the median goes from {listed(medians)}"
+        said += f"; {dead} plain runs end without slope, {limited} limited"
+        if task in LIFTED:
+            above = of(own["seeds_solved"].astype(int).sum(), own["seeds"].sum())
+            said += f", and {above} runs of all arms end above {number(LIFTED[task], '.0f')}"
+        told.append(said)
     return "; ".join(told)
 
 

@@ -244,6 +244,8 @@ def _check_optimizer(what: str, make: Callable[..., Adam], network: Actor | Crit
         raise ConfigError(f"{what} gives {name}; allowed: a subclass of common.agents.optimizer.Adam")
     _check_names(type(own), Adam)
     scales = _tried(f"{name}.scales", own.scales, torch.full((RUNS,), 1e-3, dtype=torch.float64), 1)
+    columns = scales.shape[1] if isinstance(scales, Tensor) and scales.ndim == 2 else 1
+    _expect(f"{name}.scales", scales, RUNS, columns)  # of any number of columns
     weights, gradients = torch.rand(2, RUNS, layout.size)
 
     def change(runs: slice) -> Tensor:

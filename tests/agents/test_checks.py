@@ -144,6 +144,11 @@ class AveragingAdam(Adam):
         return super().change(*given).mean(-1, keepdim=True)
 
 
+class FlatAdam(Adam):
+    def scales(self, learning_rates: Tensor, steps: int) -> Tensor:
+        return learning_rates
+
+
 class CountingAdam(Adam):
     steps = 0
 
@@ -191,6 +196,7 @@ def refusal(**parts: object) -> str:
         ("algorithm", with_optimizer(SlippedAdam), "SlippedAdam.chnage"),
         ("algorithm", with_optimizer(AveragingAdam), "AveragingAdam.change gives"),
         ("algorithm", with_optimizer(CountingAdam), "CountingAdam.steps"),
+        ("algorithm", with_optimizer(FlatAdam), "FlatAdam.scales gives (2,)"),
         ("algorithm", with_optimizer(CommonNormAdam), "CommonNormAdam.change mixes networks"),
     ],
 )
