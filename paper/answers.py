@@ -84,14 +84,19 @@ def single_remedies(r: Recordings) -> str:
         there.pop(BASELINE, None)
         if not there:
             continue
-        marks: dict[str, Callable[[StudyFiles], bool]] = {
-            "no run died the first death with": lambda s: (
+        marks: dict[tuple[str, str], Callable[[StudyFiles], bool]] = {
+            ("no run died the first death with", "with every change a run died the first death"): lambda s: (
                 s.has_tanh and not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any()
             ),
-            "no run stopped with": lambda s: bool(s.runs["never"].all()),
-            "most runs end better than untrained with": lambda s: s.runs["improved"].mean() > 0.5,
+            ("no run stopped with", "with every change a run stopped"): lambda s: bool(s.runs["never"].all()),
+            ("most runs end better than untrained with", "with no change do most runs end better than untrained"): (
+                lambda s: s.runs["improved"].mean() > 0.5
+            ),
         }
-        told = [f"{what} {listed([title(n) for n, s in there.items() if holds(s)])}" for what, holds in marks.items()]
+        told = []
+        for (what, otherwise), holds in marks.items():
+            names = [title(name) for name, study in there.items() if holds(study)]
+            told.append(f"{what} {listed(names)}" if names else otherwise)
         parts.append(f"On `{preset}`, of {len(there)} recorded changes: {'; '.join(told)}.")
     if not parts:
         raise NotRecorded(f"{r.results}: no single change is recorded")

@@ -31,7 +31,7 @@ from paper.tables.experiments import (
     part_changes,
 )
 from paper.tables.law import SHRINKAGE, WINDOW, laws, memory_studies, moving_share
-from paper.text import listed, number, of, rate, seeds_text, share, significant, span
+from paper.text import listed, number, of, rate, seeds_text, share, significant, span, stopping_range
 from paper.verdicts import (
     NOT,
     OPEN,
@@ -117,8 +117,7 @@ def stopping(r: Recordings) -> Macros:
     yield "FastStopped", of(quick["stopped"].sum(), len(quick))
     yield "SlowNever", of(slow["never"].sum(), len(slow))
     runs = r.need("scaled").runs
-    stops = fast(runs)["stopping_episode"]
-    yield "FastStopRangeScaled", f"{span(stops)} (median {number(stops.median(), '.0f')})"
+    yield "FastStopRangeScaled", stopping_range(fast(runs)["stopping_episode"])
     largest = runs.groupby("actor_lr")["largest_abs_preactivation"].median()
     yield "HeightSlowest", significant(largest.iloc[0])
     yield "HeightFastest", significant(largest.iloc[-1])
@@ -155,13 +154,17 @@ def second_death(r: Recordings) -> Macros:
     yield "SlowDeadCriticRates", " and ".join(rate(lr) for lr in sorted(dead["critic_lr"].unique()))
     yield "SlowDeadFirstLayer", of(dead["first_layer_zero"].sum(), len(dead))
     was_flat = slow[slow["first_flat"].notna()]
+    never = r.need("scaled").ends.query("actor_lr == 1e-3")
+    never = never[never["first_flat"].isna()][KEY]
+    alone = r.need("scaled").agents.merge(never, on=KEY)["gradient_death_episode"].notna()
+    yield "SlowAlone", of(alone.sum(), len(alone))
     yield "Revived", of(was_flat["revived"].sum(), len(was_flat))
     yield "CriticMoves", of((r.runs["critic_update"] > 0).sum(), len(r.runs))
     for preset in ("thesis", "interior"):
         if preset in r.baselines:
             corner = pair(r.baselines[preset].ends, min(GRID), max(GRID))
-            yield f"FirstFlat{preset.capitalize()}", span(corner["first_flat"])
-            yield f"FlatForGood{preset.capitalize()}", span(corner["flat_for_good"])
+            for column, name in (("first_flat", "FirstFlat"), ("flat_for_good", "FlatForGood")):
+                yield f"{name}{preset.capitalize()}", f"{corner[column].median():.0f} ({span(corner[column])})"
 
 
 def ratio(r: Recordings) -> Macros:
@@ -268,6 +271,8 @@ def input_norm(r: Recordings) -> Macros:
         row = r.row(preset, "input_norm")
         yield f"ImprovedInputNorm{preset.capitalize()}", of(study.runs["improved"].sum(), len(study.runs))
         yield f"ViableInputNorm{preset.capitalize()}", of(row.viable_cells, row.cells)
+    fastest = pd.concat([study.ends for study in (scaled, interior)]).query("actor_lr == 0.1")
+    yield "InputNormFastestDied", of((fastest["kind"] == load.DERIVATIVE).sum(), len(fastest))
     above = interior.above_constant
     if above.max() > 0:
         varies = span(interior.constants["score"], ".2f")

@@ -27,7 +27,20 @@ from paper.tables.experiments import (
     part_changes,
 )
 from paper.tables.law import spread
-from paper.text import MISSING, interval, listed, markdown, number, of, rate, seeds_text, share, significant, span
+from paper.text import (
+    MISSING,
+    interval,
+    listed,
+    markdown,
+    number,
+    of,
+    rate,
+    seeds_text,
+    share,
+    significant,
+    span,
+    stopping_range,
+)  # fmt: skip
 from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
@@ -78,7 +91,7 @@ def finding(r: Recordings) -> str:
         "actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
         f"(medians), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop” only at episode "
-        f"{span(stops)} (median {number(stops.median(), '.0f')}); and a saturated output may be right, though only "
+        f"{stopping_range(stops)}; and a saturated output may be right, though only "
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]

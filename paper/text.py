@@ -47,6 +47,14 @@ def rate(value: float) -> str:
     return significant(value, 1) if value < 1e-3 or value == 0 else f"1e{round(math.log10(value))}".replace("-", "−")
 
 
+def stopping_range(stops: pd.Series) -> str:
+    """Range of stopping episodes, median, and apart those above twice it, which one late agent can bring about."""
+    stops = stops.dropna()
+    late = stops[stops > 2 * stops.median()]
+    told = f"{span(stops.drop(late.index))} (median {number(stops.median(), '.0f')}"
+    return f"{told}; {of(len(late), len(stops))} later: {span(late)})" if len(late) else f"{told})"
+
+
 def of(count: float, whole: float) -> str:
     """`3 of 48`."""
     return MISSING if pd.isna(count) else f"{count:.0f} of {whole:.0f}"

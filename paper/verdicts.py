@@ -21,7 +21,7 @@ from experiments.monitor.study_summary import LIFTED
 from paper import load
 from paper.coasting import flat_tanh
 from paper.load import NotRecorded, Recordings, StudyFiles, fast
-from paper.text import number, of, share, significant, span
+from paper.text import number, of, share, significant, span, stopping_range
 
 REPRODUCED, PARTLY, NOT, OPEN = "reproduced", "partly", "not reproduced", "not recorded"
 STOPPING = "stopping reproduced"  # where the claim is about scores, too, which were not judged
@@ -66,7 +66,7 @@ def freeze(r: Recordings) -> Verdict:
     inside = all(theirs.min() <= stops.median() <= theirs.max() for theirs in ranges)
     word = REPRODUCED if stops.notna().all() and inside else PARTLY if stops.notna().mean() > 0.5 else NOT
     published = f"episodes {span(ranges[0])} (unseeded), {span(ranges[1])} (seeded)"
-    here = f"{of(stops.notna().sum(), len(runs))} runs, episodes {span(stops)}"
+    here = f"{of(stops.notna().sum(), len(runs))} runs, episodes {stopping_range(stops)}"
     return Verdict("freeze", "actor learning rates from 0.01 freeze all actors early", published, here, word)
 
 
@@ -186,15 +186,16 @@ def outcome(r: Recordings, name: str) -> Verdict:
     if study is None:
         return Verdict(name, theirs["claim"], published, OPEN, OPEN)
     here = CELLS * float(study.runs["never"].mean())
-    judged, texts = [reproduces(here, counts["never stop"], CELLS)], [f"{number(here, '.1f')} of {CELLS} never stop"]
+    judged = [reproduces(here, counts["never stop"], CELLS)]
+    text = f"{number(here, '.1f')} of {CELLS} never stop ({which}{{unjudged}})"
     better = better_pairs(r, name)
     if better is not None:
-        texts.append(f"{number(better, '.1f')} better")
+        text += f", {number(better, '.1f')} better" + " (single change)" * (study is not r.get("scaled", name))
         judged.append(same_side(counts["score better"], better))
     whole = REPRODUCED if better is not None else STOPPING
     word = (NOT, PARTLY, whole)[0 if not any(judged) else 1 + all(judged)]
     unjudged = "; scores not compared" if better is None else ""
-    return Verdict(name, theirs["claim"], published, f"{', '.join(texts)} ({which}{unjudged})", word)
+    return Verdict(name, theirs["claim"], published, text.format(unjudged=unjudged), word)
 
 
 def better_pairs(r: Recordings, name: str) -> float | None:

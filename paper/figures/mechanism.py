@@ -99,12 +99,18 @@ def wrong_side(r: Recordings) -> Figure:
     panels[1, 0].set_ylabel("wrong-side saturation\n(share, at the end)", fontsize=SMALL)
     style.titles(panels[0], studies)
     text = style.headline("Saturated on the worse bound", studies.values())
+    text += "\nthin: a run, up to a point where no output is saturated any more; thick: median while all have one"
     handles = [
         *style.rate_handles(r.runs, line=True),
         style.mark("a coin's share", None, "0.35", linestyle=":", linewidth=0.9),
         style.mark("median of the runs", "_", "black", ms=9, mew=1.2),
     ]  # fmt: skip
-    return style.finish(figure, f"{text}\nthin or point: one run; thick: median while all run", handles, 6)
+    return style.finish(
+        figure,
+        text,
+        handles,
+        6,
+    )
 
 
 def alignment(r: Recordings) -> Figure:

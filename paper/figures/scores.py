@@ -34,7 +34,9 @@ def learning_curves(r: Recordings) -> Figure:
     style.titles(panels[0], [f"critic lr {learning_rate_text(rate)}" for rate in critic_lrs])
     for axes in panels[-1]:
         axes.set_xlabel("training episode", fontsize=SMALL)
-    handles = [*style.rate_handles(r.runs, line=True), style.mark("ended early", "o", "0.3", ms=3), *_line_handles()]
+    early = (r.runs["total_episodes"] < r.runs["total_episodes"].max()).any()
+    ended = [style.mark("ended early", "o", "0.3", ms=3)] if early else []
+    handles = [*style.rate_handles(r.runs, line=True), *ended, *_line_handles()]
     if "scaled" in studies:
         handles.append(style.mark("published, in training", "P", "0.3", ms=5, mec="white", mew=0.5))
     text = f"{style.headline('Evaluations', studies.values())}\nthin: one run; thick: median over runs while all run"

@@ -17,7 +17,8 @@ from paper.figures import style
 from paper.load import Recordings, StudyFiles
 
 Measure = Callable[[StudyFiles], pd.DataFrame]
-BUBBLE = 0.075  # points² per episode
+BUBBLE = 0.04  # points² per episode
+ACROSS = 5  # seeds side by side; more of them in further rows
 BUBBLES_NAMED = (200, 500, 1000, 2000)
 LIFE_EVENTS = (
     ("gradient_death_episode", "gradient died"),
@@ -39,15 +40,17 @@ def stopping(r: Recordings, preset: str = "scaled") -> Figure:
 def bubbles(r: Recordings) -> Figure:
     """Stopping episode of every run as the area of a bubble, seeds side by side, the published ones as rings."""
     studies = r.need_baselines()
-    figure, panels = style.page(2.8, 1, len(studies), sharex=True, sharey=True)
+    figure, panels = style.page(3.2, 1, len(studies), sharex=True, sharey=True)
     actor_lrs, critic_lrs = learning_rates(r.runs)
     for axes, (preset, study) in zip(panels[0], studies.items(), strict=True):
         ours = [study.runs[study.runs["seed"] == seed] for seed in study.seeds]
         theirs = [r.published_stops(source) for source in (load.UNSEEDED, load.SEEDED)] if preset == "scaled" else []
-        for series, height in ((ours, 0.2 * bool(theirs)), (theirs, -0.24)):
+        for series, height in ((ours, 0.15 * bool(theirs)), (theirs, -0.3)):
             for place, runs in enumerate(series):
-                across = 0.9 * ((place + 0.5) / len(series) - 0.5)
-                _bubbles(axes, runs, learning_rates(r.runs), (across, height), hollow=series is theirs)
+                row, rows = place // ACROSS, -(-len(series) // ACROSS)
+                across = 0.9 * ((place % ACROSS + 0.5) / min(len(series), ACROSS) - 0.5)
+                up = height + 0.24 * ((rows - 1) / 2 - row)
+                _bubbles(axes, runs, learning_rates(r.runs), (across, up), hollow=series is theirs)
         style.rate_ticks(axes, r.runs)
         for rows, line in ((range(len(actor_lrs) - 1), axes.axhline), (range(len(critic_lrs) - 1), axes.axvline)):
             for place in rows:
@@ -130,7 +133,7 @@ def _bubbles(axes: Axes, runs: pd.DataFrame, rates: tuple, offset: tuple[float, 
     actor_lrs, critic_lrs = rates
     for run in runs[runs["actor_lr"].isin(actor_lrs) & runs["critic_lr"].isin(critic_lrs)].itertuples():
         x, y = critic_lrs.index(run.critic_lr) + offset[0], actor_lrs.index(run.actor_lr) + offset[1]
-        look = {"s": 16, "marker": "x", "color": "0.55", "linewidth": 0.8}
+        look = {"s": 9, "marker": "x", "color": "0.55", "linewidth": 0.8}
         if not np.isnan(run.stopping_episode):
             colour = actor_colour(run.actor_lr)
             look = {"s": BUBBLE * run.stopping_episode, "edgecolor": colour, "linewidth": 0.9 * hollow}

@@ -9,7 +9,7 @@ from common.analysis.comparison_statistics import BASELINE, CELL, FEWEST, KEY, i
 from common.analysis.statistics import t_test
 from paper import load
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
-from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, span, tabular
+from paper.text import MISSING, interval, listed, number, of, rate, seeds_text, share, span, tabular
 from paper.verdicts import CLAMPED, all_verdicts
 
 SHOWN = ("scaled", "interior")  # presets beside each other in the table of remedies
@@ -58,11 +58,11 @@ def deaths(study: StudyFiles) -> tuple[str, str]:
 
 def cells_of(row: pd.Series, study: StudyFiles) -> list[str]:
     """What the table of remedies says of one study."""
-    cells = [
-        *deaths(study), of(row.runs_never_stopping, row.runs),
-        number(row.untrained_score), median_score(row, study), of(row.viable_cells, row.cells), str(row.improved_runs),
+    died = (MISSING if count == MISSING else share(int(count) / row.runs) for count in deaths(study))
+    return [
+        *died, share(row.runs_never_stopping / row.runs), number(row.untrained_score), median_score(row, study),
+        of(row.viable_cells, row.cells).replace(" of ", "/"), share(row.improved_runs / row.runs),
     ]  # fmt: skip
-    return [cell.replace(" of ", "/") for cell in cells]
 
 
 def remedies(r: Recordings) -> str:
