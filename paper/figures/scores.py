@@ -92,6 +92,8 @@ def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
         own = {name: study for name in names if (study := r.get(preset, name))}
         studies += own.values()
         style.score_axis(axes.set_xscale, min(study.runs["normalised_score"].min() for study in own.values()))
+        if axes.get_xscale() == "linear":
+            axes.locator_params(axis="x", nbins=5)
         _reference_lines(axes.axvline, next(iter(own.values())))
         for name, study in own.items():
             actor_lrs = learning_rates(study.runs)[0]
