@@ -17,7 +17,7 @@ from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, ending, summary, with_kind
+from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, SLOWER_CRITIC, ending, summary, with_kind
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -383,9 +383,12 @@ def other_tasks(rows: pd.DataFrame) -> str:
         both = own[own["kind"] != ""].pivot(index="algorithm", columns="kind", values=shown).dropna()
         if both.shape[1] < 2 * len(shown) or both.empty:
             continue
+        slower = own[own["arm"] == SLOWER_CRITIC].set_index("algorithm")["return_median"]
+        notes = {name: f", {ending(x)} with its critic limited to 0.001" for name, x in slower.items()}
         medians = [
-            f"{ending(row['return_median', 'plain'])} to {ending(row['return_median', 'limited'])} ({algorithm})"
-            for algorithm, row in both.iterrows()
+            f"{ending(row['return_median', 'plain'])} to {ending(row['return_median', 'limited'])} "
+            f"({name}{notes.get(name, '')})"
+            for name, row in both.iterrows()
         ]
         dead, limited = (
             of(both["without_slope_at_end", kind].sum(), both["seeds", kind].sum()) for kind in ("plain", "limited")

@@ -60,6 +60,7 @@ TASKS = {
 class Arm:
     limited: tuple[str, ...]
     normalised: bool = False
+    critic: float = LIMITS["critic"]
 
 
 ARMS = {
@@ -67,6 +68,7 @@ ARMS = {
     "limit actor": Arm(("actor",)),
     "limit critic": Arm(("critic",)),
     "limit both": Arm(("actor", "critic")),
+    "limit both, critic 0.001": Arm(("actor", "critic"), critic=0.001),
     "limit both and alpha": Arm(("actor", "critic", "alpha")),
     "normalised": Arm((), normalised=True),
     "normalised, limit both": Arm(("actor", "critic"), normalised=True),
@@ -106,6 +108,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
             enough = options.seeds is None and seed >= TASKS[task].seeds
             pointless = ARMS[arm].normalised and not TASKS[task].normalise
             impossible = "alpha" in ARMS[arm].limited and algorithm != "SAC"
+            pointless |= ARMS[arm].critic < LIMITS["critic"] and algorithm != "DDPG"  # the others have two critics
             if not (enough or pointless or impossible):
                 yield Job(algorithm, task, rate, seed, arm, options.steps or TASKS[task].steps)
 
@@ -141,7 +144,7 @@ def run(job: Job) -> dict[str, Any]:
     )  # fmt: skip
     for side in arm.limited:
         optimizer = model.ent_coef_optimizer if side == "alpha" else getattr(model, side).optimizer
-        limit_steps(optimizer, LIMITS[side])
+        limit_steps(optimizer, arm.critic if side == "critic" else LIMITS[side])
     untrained, _ = evaluate(model, evaluation)
     callback, started = SaturationCallback(every=MEASURED_SHARE), time.perf_counter()
     returns = sd = dead = action_sd = math.nan  # of a run whose weights did not stay finite

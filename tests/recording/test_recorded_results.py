@@ -21,7 +21,6 @@ from common.recording.tracking import gradient_columns
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 PRESETS = ("scaled", "thesis", "interior")
 FOLDERS = [folder for place in (".", "double_changes", "sequential") for folder in find_studies(RESULTS / place)]
-FEWEST_SEEDS = {"recipe": 2}  # of what is still being recorded
 COASTING = 24 * np.log(2) / -np.log(0.9)  # about 158 steps from a zero gradient to a step below half an ulp
 
 
@@ -38,7 +37,7 @@ def test_whole_grid(folder: Path) -> None:
     own = experiments()[name].overrides
     pairs = [(a, c) for a in own.get("actor_lrs", GRID) for c in own.get("critic_lrs", GRID)]
     seeds = range(42, 42 + study.runs.seed.nunique())
-    assert folder.parent.parent != RESULTS or len(seeds) >= FEWEST_SEEDS.get(name, 3)
+    assert folder.parent.parent != RESULTS or len(seeds) >= 3
     expected = {(s, *pair) for s in seeds for pair in pairs}
     assert set(study.runs[["seed", "actor_lr", "critic_lr"]].itertuples(index=False, name=None)) == expected
     assert (study.stopping_episodes.groupby(["seed", "actor_lr", "critic_lr"]).size() == 50).all()
