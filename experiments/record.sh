@@ -20,12 +20,13 @@ all() {
     study $preset recipe "$ten"
     study $preset clamped_rates "$ten"
     study $preset frozen_actors "$ten" --with-recipe
-    study $preset frozen_actors "$three"
   done
   for preset in interior scaled; do
     study $preset baseline "$ten"
     study $preset input_norm "$ten"
+    study $preset frozen_actors "$ten"
   done
+  study thesis frozen_actors "$three"
   study scaled adam_memory "$three" # beta1 0.5; the baseline has 0.9
   for beta1 in 0 0.99; do study scaled adam_memory "$three" --beta1 $beta1; done
   study scaled exact_derivative "$three"
