@@ -138,7 +138,7 @@ def write_summary(runs_csv: Path, folder: Path) -> list[Path]:
 
 def ending(value: float) -> str:
     """A return, or that there is none."""
-    return f"{value:,.0f}".replace("-", "−") if math.isfinite(value) else "diverged"
+    return f"{round(value):,}".replace("-", "−") if math.isfinite(value) else "diverged"
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -157,7 +157,8 @@ def _markdown(table: pd.DataFrame) -> str:
         spread = f"{ending(row.return_median)} ({ending(row.return_lowest)} to {ending(row.return_highest)})"
         if row.seeds_diverged:
             spread += f", {row.seeds_diverged} diverged"
-        gain = "" if row.arm == "plain" or pd.isna(row.gain_over_plain_median) else f"{row.gain_over_plain_median:+.0f}"
+        known = row.arm != "plain" and not pd.isna(row.gain_over_plain_median)
+        gain = f"{row.gain_over_plain_median:+.0f}".replace("-", "−") if known else ""
         lines.append(
             f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} | {spread} | {gain} "
             f"| {row.seeds_solved} | {row.without_slope_by_middle} | {row.without_slope_at_end} | `{row.verdict_end}` "
