@@ -187,15 +187,15 @@ def outcome(r: Recordings, name: str) -> Verdict:
         return Verdict(name, theirs["claim"], published, OPEN, OPEN)
     here = CELLS * float(study.runs["never"].mean())
     judged = [reproduces(here, counts["never stop"], CELLS)]
-    text = f"{number(here, '.1f')} of {CELLS} never stop ({which}{{unjudged}})"
     better = better_pairs(r, name)
+    unjudged = "; scores not compared" if better is None else ""
+    text = f"{number(here, '.1f')} of {CELLS} never stop ({which}{unjudged})"
     if better is not None:
         text += f", {number(better, '.1f')} better" + " (single change)" * (study is not r.get("scaled", name))
         judged.append(same_side(counts["score better"], better))
     whole = REPRODUCED if better is not None else STOPPING
     word = (NOT, PARTLY, whole)[0 if not any(judged) else 1 + all(judged)]
-    unjudged = "; scores not compared" if better is None else ""
-    return Verdict(name, theirs["claim"], published, text.format(unjudged=unjudged), word)
+    return Verdict(name, theirs["claim"], published, text, word)
 
 
 def better_pairs(r: Recordings, name: str) -> float | None:

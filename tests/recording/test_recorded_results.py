@@ -69,7 +69,9 @@ def test_coasting_law(study: Study) -> None:
 def test_published_stopping_table_is_reproduced() -> None:
     study = load_study(RESULTS / "scaled" / "baseline")
     fast = study.runs[study.runs.actor_lr >= 0.01]
-    assert len(fast) == 80 and fast.stopping_episode.between(150, 330).mean() > 0.95
+    in_range = fast.stopping_episode.between(150, 330)
+    assert len(fast) == 80 and fast.stopping_episode.notna().all() and in_range.sum() >= 79  # one late agent of one run
+    assert in_range[fast.seed <= 44].sum() == 24
     largest = fast.set_index("actor_lr").largest_abs_preactivation
     assert largest[0.1].between(1e4, 1e6).all() and largest[0.01].between(1e2, 1e4).all()
     agents = study.stopping_episodes
