@@ -11,7 +11,7 @@ from common.analysis.comparison_statistics import BASELINE, FROZEN
 from experiments.monitor.study_summary import ARM_ORDER, LIFTED, ending, summary, with_kind
 from paper import load, macros
 from paper.answers import answers
-from paper.load import NotRecorded, Recordings, experiment_names, fast, title
+from paper.load import Recordings, experiment_names, fast, title
 from paper.tables import experiments
 from paper.tables.experiments import (
     CLAMPED,
@@ -24,7 +24,8 @@ from paper.tables.experiments import (
     mean_above,
     median_score,
     over_clamped,
-    part_changes,
+    part_text,
+    without_parts,
 )
 from paper.tables.law import spread
 from paper.text import (
@@ -95,14 +96,14 @@ def finding(r: Recordings) -> str:
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
     ]
-    if any(r.get(preset, RECIPE) for preset in load.PRESETS):
-        lines.append(f"**Which of its parts matter:** {which_part(r)}")
-    others = monitor(r).removeprefix(SENTENCE).strip()
     if r.monitor is not None:
+        others = pendulum(r).removeprefix(SENTENCE).strip()
         of_others = "**In other people's agents** ([Stable-Baselines3](docs/monitor.md)):"
-        lines.insert(2, f"{of_others} {others[0].lower()}{others[1:]}")
-    told = "\n".join(f"- {line}" for line in lines)
-    return f"{told}\n\n{scores(r)}" if any(r.get(preset, RECIPE) for preset in load.PRESETS) else told
+        lines.insert(2, f"{of_others} {others[0].lower()}{others[1:]}{slope_elsewhere(r)}")
+    told = ["\n".join(f"- {line}" for line in lines)]
+    if any(r.get(preset, RECIPE) for preset in load.PRESETS):
+        told += [scores(r), parts_table(r)]
+    return "\n\n".join(told).strip()
 
 
 def first_death(r: Recordings) -> str:
@@ -135,7 +136,13 @@ def sentence(r: Recordings, name: str) -> str:
 
 
 def monitor(r: Recordings) -> str:
-    """The same of the study on other people's agents."""
+    """The same of the study on other people's agents, all its tasks."""
+    others = macros.other_tasks(agents_of_others(r)) if r.monitor is not None else ""
+    return f"{pendulum(r)} At 0.1 {others}." if others else pendulum(r)
+
+
+def pendulum(r: Recordings) -> str:
+    """What limited steps do on Pendulum."""
     rows = agents_of_others(r)
     ends = rows.query("task == 'Pendulum-v1' and learning_rate == 0.1") if len(rows) else rows
     if not {"plain", "limited"} <= set(ends.get("kind", ())):
@@ -153,8 +160,20 @@ def monitor(r: Recordings) -> str:
     limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
     if len(limited) and len(plain):
         said += f" At 0.001 {solved(limited)} limited runs end above it and {solved(plain)} plain ones."
-    others = macros.other_tasks(rows)
-    return f"{said} At 0.1 {others}." if others else said
+    return said
+
+
+def slope_elsewhere(r: Recordings) -> str:
+    """On the other tasks: how many runs end without slope, and that slope alone is no return."""
+    rows = agents_of_others(r)
+    told = []
+    for task, own in rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)].groupby("task"):
+        plain, limited = (own[own["kind"] == kind] for kind in ("plain", "limited"))
+        if len(plain) and len(limited):
+            told.append(f"{dead(plain)} plain and {dead(limited)} limited runs on {task}")
+    if not told:
+        return ""
+    return f" At 0.1 elsewhere {listed(told)} end without slope; what slope is worth there differs by algorithm."
 
 
 def agents_of_others(r: Recordings) -> pd.DataFrame:
@@ -167,6 +186,11 @@ def agents_of_others(r: Recordings) -> pd.DataFrame:
 def solved(rows: pd.DataFrame) -> str:
     """How many runs of these rows ended above the return that counts as solved."""
     return of(rows["seeds_solved"].sum(), rows["seeds"].sum())
+
+
+def dead(rows: pd.DataFrame) -> str:
+    """How many runs of these rows ended without slope."""
+    return of(rows["without_slope_at_end"].sum(), rows["seeds"].sum())
 
 
 def agents_table(r: Recordings) -> str:
@@ -223,12 +247,19 @@ def what_helps(r: Recordings) -> str:
     return f"{told}."
 
 
-def which_part(r: Recordings) -> str:
-    """What leaving out one part does to the mean score, where that is recorded."""
-    try:
-        return f"the mean score changes {part_changes(r)}."
-    except NotRecorded:
-        return "that is not recorded yet."
+def parts_table(r: Recordings) -> str:
+    """What leaving out one part does to the recipe's mean score, a row each; nothing where none is recorded."""
+    cells: dict[str, dict[str, str]] = {}
+    for preset in load.PRESETS:
+        for part, study, both in without_parts(r, preset):
+            change = number(both["difference"].mean(), "+.2f")
+            cells.setdefault(part_text(part), {})[preset] = f"{change}{few_seeds(study)}"
+    there = [preset for preset in load.PRESETS if any(preset in row for row in cells.values())]
+    if not there:
+        return ""
+    rows = [[part, *(row.get(preset, MISSING) for preset in there)] for part, row in cells.items()]
+    told = "Which parts matter: the mean score without one of them, minus the recipe's (same seeds and pairs):"
+    return f"{told}\n\n{markdown(['without', *(f'`{preset}`' for preset in there)], rows)}"
 
 
 def scores(r: Recordings) -> str:
@@ -379,7 +410,7 @@ def findings(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
     parts = [
         "# Findings in figures\n\nWritten by `python paper/make.py findings` from the CSV files under `results/` and "
         "`paper/data/`. What is not recorded is not here. Definitions: [csv_columns.md](csv_columns.md).",
-        f"## In short\n\n{finding(r)}",
+        f"## In short\n\n{finding(r).replace('](docs/', '](')}",
         f"## Questions and answers\n\n{answers(r)}",
     ]
     if r.baselines:

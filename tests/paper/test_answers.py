@@ -10,7 +10,8 @@ import pytest
 
 from paper import answers, load
 from paper.load import NotRecorded
-from paper.pages import agents_table, monitor, which_part
+from paper.pages import agents_table, monitor, parts_table, slope_elsewhere
+from paper.tables.experiments import part_changes
 from paper.verdicts import STATEMENTS
 
 
@@ -116,16 +117,17 @@ def test_parts_of_the_recipe_are_held_against_the_same_seeds() -> None:
         "| `scaled` | a | 43 | 0.80 | 0.70 | +0.10 | 0 of 1 | 0.10 |",
     ]
     told = "on `scaled` (2 seeds) by −0.10 without `b`; on `scaled` (1 seed) by +0.10 without `a`"
-    assert which_part(r) == f"the mean score changes {told}."
+    assert part_changes(r) == told
+    assert parts_table(r).splitlines()[-2:] == ["| `b` | −0.10 (2 seeds) |", "| `a` | +0.10 (1 seed) |"]
     told = "−0.10 without `b` and +0.10 without `c`"
     r = recorded(**{s.name: s for s in (whole, parts[1], scored("recipe-without-c", {42: 0.6, 43: 0.8}))})
-    assert which_part(r) == f"the mean score changes on `scaled` (2 seeds) by {told}."
+    assert part_changes(r) == f"on `scaled` (2 seeds) by {told}"
     r = recorded(**{s.name: s for s in (whole, scored("recipe-without-last_four", {42: 0.1, 43: 0.3}))})
-    assert "by −0.40 without `small_noise`, `slow_targets`" in which_part(r) and "together" in which_part(r)
+    assert "by −0.40 without `small_noise`, `slow_targets`" in part_changes(r) and "together" in part_changes(r)
     small = [scored(f"recipe-without-{part}", {42: 0.5 + by, 43: 0.7}) for part, by in (("d", 0.1), ("e", -0.18))]
     r = recorded(**{s.name: s for s in (whole, parts[1], *small)})
     told = "−0.10 without `b` and −0.09 to +0.05 without `e` or `d`"
-    assert which_part(r) == f"the mean score changes on `scaled` (2 seeds) by {told}."
+    assert part_changes(r) == f"on `scaled` (2 seeds) by {told}"
 
 
 def test_what_is_not_recorded_is_said() -> None:
@@ -151,6 +153,10 @@ def test_the_monitors_sentence() -> None:
     assert "alone" not in text  # the critic's limit alone is not recorded
     assert "| Pendulum-v1 | 1e−1 | TD3 | −1,300, 0 of 3 | −110, 3 of 3 | −200, 2 of 3 |" in agents_table(recorded)
     assert "not recorded" in monitor(SimpleNamespace(monitor=None))
+    assert slope_elsewhere(recorded) == ""
+    cheetah = SimpleNamespace(monitor=recorded.monitor.assign(task="HalfCheetah-v5"))
+    told = "3 of 3 plain and 0 of 3 limited runs on HalfCheetah-v5 end without slope"
+    assert f" At 0.1 elsewhere {told};" in slope_elsewhere(cheetah)
 
 
 @pytest.mark.parametrize(("critic", "holds"), [(-1000, True), (-200, False)])
