@@ -17,7 +17,15 @@ from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE
 from common.config import GRID
 from common.environment.mec_env import share as share_of
 from common.recording.results import score_ages
-from experiments.monitor.study_summary import DEAD, EVERY_STEP, LIFTED, SLOWER_CRITIC, ending, summary, with_kind
+from experiments.monitor.study_summary import (
+    EVERY_STEP,
+    LIFTED,
+    SLOWER_CRITIC,
+    ending,
+    summary,
+    with_kind,
+    without_slope,
+)
 from paper import coasting, load
 from paper.answers import underflow
 from paper.load import NotRecorded, Recordings, fast, heights, pair
@@ -363,7 +371,7 @@ def monitor(r: Recordings) -> Macros:
         yield "MonitorAlone", listed(alone["actor"]["algorithm"].unique())
         for side, own in alone.items():
             yield f"MonitorSolved{side.capitalize()}", solved(own)
-    dead = td3.loc[["plain"], "verdict_end"].isin(DEAD)
+    dead = without_slope(td3.loc[["plain"]], "end")
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):
         for arm, name in (("plain", "Plain"), ("limit both", "Both"), (EVERY_STEP, "All")):
@@ -393,8 +401,9 @@ def other_tasks(rows: pd.DataFrame) -> str:
         dead, limited = (
             of(both["without_slope_at_end", kind].sum(), both["seeds", kind].sum()) for kind in ("plain", "limited")
         )
-        said = f"on {task} the median goes from {listed(medians)}"
-        said += f"; {dead} plain runs end without slope, {limited} limited"
+        said = f"on {task} the median goes from {listed(medians)}; "
+        said += f"untrained it is {ending(own['untrained_median'].median())}; "
+        said += f"{dead} plain runs end without slope, {limited} limited"
         if task in LIFTED:
             above = of(own["seeds_solved"].astype(int).sum(), own["seeds"].sum())
             said += f", and {above} runs of all arms end above {number(LIFTED[task], '.0f')}"

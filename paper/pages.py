@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN
+from common.monitor.diagnosis import VERDICTS
 from experiments.monitor.study_summary import ARM_ORDER, LIFTED, ending, summary, with_kind
 from paper import load, macros
 from paper.answers import answers
@@ -46,6 +46,8 @@ from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
 SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
+CONTROL_ROW = "its control, small rates instead of the limit (two distinct pairs, weighted as the 16)"
+RESULTS_HEADER = ["experiment", "runs that never stop", "pairs that learn", "median score", "above the baseline"]
 HEADER = [
     "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
     "median score", "drift", "learns in", "better than untrained", "against the baseline",
@@ -63,7 +65,8 @@ def pages(r: Recordings, root: Path = load.ROOT) -> dict[Path, str]:
             raise SystemExit(f"experiments/{name}/README.md: no such file; copy a neighbour's and rewrite it")
         found[path] = filled(path, path.read_text(), "found", page(r, name))
     path = root / "docs" / "monitor.md"
-    found[path] = filled(path, path.read_text(), "found", f"{monitor(r)}\n\n{agents_table(r)}".strip())
+    parts = (monitor(r), agents_table(r), verdict_table(r))
+    found[path] = filled(path, path.read_text(), "found", "\n\n".join(filter(None, parts)))
     return found
 
 
@@ -91,7 +94,7 @@ def finding(r: Recordings) -> str:
         f"smaller rates {died.sum()} died, {'all' if flat == died.sum() else flat} with a critic that was flat in the "
         "actions.",
         f"**Why it looks like something else:** Adam's momentum moves the weights for {span(lags)} more episodes "
-        f"(medians), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop” only at episode "
+        f"(medians by rate), so that {of(moved.sum(), len(moved))} runs at 0.01 and 0.1 “stop”, but late: at episode "
         f"{stopping_range(stops)}; and a saturated output may be right, though only "
         f"{of(paid.sum(), len(paid))} baseline runs end better than untrained.",
         f"**What keeps them learning:** {what_helps(r)}",
@@ -149,31 +152,42 @@ def pendulum(r: Recordings) -> str:
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
     limited, plain = (ends[ends["kind"] == kind] for kind in ("limited", "plain"))
     said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, {solved(limited)} runs of "
-    said += f"{listed(limited['algorithm'])} end above −300 where every optimiser's steps are limited, in the median "
-    said += f"at {span(limited['return_median'])}, and {solved(plain)} plain ones (at "
-    said += f"{span(plain['return_median'], ',.0f')}; {plain['without_slope_at_end'].sum()} have a tanh without slope)."
+    said += f"{listed(limited['algorithm'])} end above −300 where every optimiser's steps are limited (medians "
+    said += (
+        f"{span(limited['return_median'])}) and {solved(plain)} plain ones ({span(plain['return_median'], ',.0f')}): "
+    )
+    said += f"{plain['without_slope_at_end'].sum()} have a tanh without slope"
+    units = plain["all_units_dead_at_end"].sum()
+    said += f", {units} all hidden units dead." if units else "."
     alone = {side: ends[ends["arm"] == f"limit {side}"] for side in ("actor", "critic")}
     if all(len(own) for own in alone.values()):
-        said += f" The actor's limit alone lifts {solved(alone['actor'])} runs of "
-        said += f"{listed(alone['actor']['algorithm'])}, the critic's alone {solved(alone['critic'])}."
+        said += f" The actor's limit alone lifts {solved(alone['actor'])} ({listed(alone['actor']['algorithm'])}), "
+        said += f"the critic's alone {solved(alone['critic'])}."
     usual = rows.query("task == 'Pendulum-v1' and learning_rate == 0.001")
     limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
     if len(limited) and len(plain):
-        said += f" At 0.001 {solved(limited)} limited runs end above it and {solved(plain)} plain ones."
+        said += f" At 0.001 it is {solved(limited)} limited runs and {solved(plain)} plain ones."
     return said
 
 
 def slope_elsewhere(r: Recordings) -> str:
-    """On the other tasks: how many runs end without slope, and that slope alone is no return."""
+    """On the other tasks: how many runs end without slope, and where slope is not yet learning."""
     rows = agents_of_others(r)
-    told = []
+    told, idle = [], []
     for task, own in rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)].groupby("task"):
         plain, limited = (own[own["kind"] == kind] for kind in ("plain", "limited"))
-        if len(plain) and len(limited):
-            told.append(f"{dead(plain)} plain and {dead(limited)} limited runs on {task}")
+        if not (len(plain) and len(limited)):
+            continue
+        counts = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (plain, limited)]
+        told.append(f"on {task} {counts[0]} plain and {counts[1]} limited runs")
+        poor = limited.loc[limited["return_median"] <= limited["untrained_median"], "algorithm"]
+        idle += [f"{listed(poor)} on {task}"] if len(poor) else []
     if not told:
         return ""
-    return f" At 0.1 elsewhere {listed(told)} end without slope; what slope is worth there differs by algorithm."
+    said = f" Without slope at 0.1 end {listed(told)}."
+    if idle:
+        said += f" Slope is not yet learning: with limited steps, too, no better than untrained end {'; '.join(idle)}."
+    return said
 
 
 def agents_of_others(r: Recordings) -> pd.DataFrame:
@@ -186,11 +200,6 @@ def agents_of_others(r: Recordings) -> pd.DataFrame:
 def solved(rows: pd.DataFrame) -> str:
     """How many runs of these rows ended above the return that counts as solved."""
     return of(rows["seeds_solved"].sum(), rows["seeds"].sum())
-
-
-def dead(rows: pd.DataFrame) -> str:
-    """How many runs of these rows ended without slope."""
-    return of(rows["without_slope_at_end"].sum(), rows["seeds"].sum())
 
 
 def agents_table(r: Recordings) -> str:
@@ -206,6 +215,19 @@ def agents_table(r: Recordings) -> str:
     marks = listed([f"{number(value, '.0f')} on {task}" for task, value in LIFTED.items() if task in set(rows["task"])])
     told = f"Median return over seeds, and how many of them end above {marks}, by what is limited:"
     return f"{told}\n\n{markdown(['task', 'learning rate', 'algorithm', *arms], lines)}"
+
+
+def verdict_table(r: Recordings) -> str:
+    """Of the runs on Pendulum with each verdict, halfway and at the end, how many end above what counts as solved."""
+    if r.monitor is None:
+        return ""
+    runs = r.monitor.query("task == 'Pendulum-v1'")
+    above = runs["return_mean"] > LIFTED["Pendulum-v1"]
+    columns = [above.groupby(runs[f"verdict_{when}"]).agg(["sum", "size"]) for when in ("middle", "end")]
+    names = [name for name in (*VERDICTS, "healthy") if any(name in column.index for column in columns)]
+    rows = [[f"`{name}`", *(of(*c.loc[name]) if name in c.index else MISSING for c in columns)] for name in names]
+    told = "How far to trust a verdict: of all runs on Pendulum that have it, those that end above −300:"
+    return f"{told}\n\n{markdown(['verdict', 'halfway', 'at the end'], rows)}"
 
 
 def agents_cell(own: pd.DataFrame, arm: str) -> str:
@@ -224,26 +246,28 @@ def what_helps(r: Recordings) -> str:
     if not there:
         return "the recipe is not recorded yet."
     rows = {preset: r.row(preset, RECIPE) for preset in there}
+    reached: dict[str, list[str]] = {}
+    for preset, row in rows.items():
+        reached.setdefault(of(row.viable_cells, row.cells), []).append(f"`{preset}`")
     told = "the recipe, one setting for every pair of learning rates, reaches half of the possible score at "
-    told += listed([f"{of(row.viable_cells, row.cells)} pairs on `{p}`" for p, row in rows.items()])
+    told += listed([f"{pairs} pairs on {listed(presets)}" for pairs, presets in reached.items()])
     beside: dict[str, list[str]] = {}
     for preset in there:
         above = over_clamped(r, preset)
         if above is not None:
             _, low, high = mean_above(above)
-            word = "better" if low > 0 else "worse" if high < 0 else "not told apart"
+            word = "worse" if low > 0 else "better" if high < 0 else "alike"
             beside.setdefault(word, []).append(f"`{preset}`")
     if beside:
         said = listed([f"{word} on {listed(presets)}" for word, presets in beside.items()])
-        told += f". Beside small rates instead of the limit it is {said}; the limit spares the search for them"
+        told += f". Small rates instead of the limit do {said}; the limit spares the search for them"
     frozen = {preset: r.row(preset, f"{FROZEN}-with-{RECIPE}") for preset in there}
     easy = [f"`{p}`" for p, row in frozen.items() if row is not None and row.viable_cells == row.cells]
     if easy:
-        told += f". On {listed(easy)} actors that never move pass that mark, too"
-        told += ", so what moving adds is a row of its own"
+        told += f". On {listed(easy)} actors that never move reach that, too: see below what moving adds"
     constants = [f"`{p}`" for p, x in rows.items() if r.get(p, RECIPE).constants["score"].mean() > x.median_score]
     if constants:
-        told += f"; on {listed(constants)} the best constant action is better than the recipe"
+        told += f". On {listed(constants)} the best constant action beats it"
     return f"{told}."
 
 
@@ -267,7 +291,7 @@ def scores(r: Recordings) -> str:
     there = [preset for preset in load.PRESETS if r.get(preset, RECIPE)]
     rows = {
         "the recipe": [median_of(r, preset, RECIPE) for preset in there],
-        "its control, for the same pairs: small rates instead of limited steps": [clamped_median(r, p) for p in there],
+        CONTROL_ROW: [clamped_median(r, p) for p in there],
         "the recipe with actors that never move": [median_of(r, p, f"{FROZEN}-with-{RECIPE}") for p in there],
         "what the recipe's actors add to that, mean": [actors_add(r.row(p, RECIPE)) for p in there],
         "best constant action": [span(r.get(preset, RECIPE).constants["score"], ".2f") for preset in there],
@@ -277,11 +301,10 @@ def scores(r: Recordings) -> str:
     mixed = {preset: "" if study.one_age else DAGGER for preset, study in r.baselines.items()}
     rows["baseline, actor rates below 0.01"] = [slow[p] + mixed[p] if p in slow else MISSING for p in there]
     table = markdown(["", *(f"`{preset}`" for preset in there)], [[name, *cells] for name, cells in rows.items()])
-    note = "`scaled` is the published task and `thesis` the original one: the best policy is at a bound."
-    note += " On `interior` it is inside."
+    told = f"Median scores (0: random actions, 1: a greedy oracle):\n\n{table}"
     if any(mixed.values()):
-        note += f" {DAGGER} Some runs were stopped early, so scores are of several ages."
-    return f"Median scores (0: random actions, 1: a greedy oracle):\n\n{table}\n\n{note}"
+        told += f"\n\n{DAGGER} Some runs were stopped early, so scores are of several ages."
+    return told
 
 
 def _by_seed(runs: pd.DataFrame, column: str) -> float:
@@ -315,38 +338,38 @@ def against_baseline(r: Recordings, preset: str, name: str) -> str:
 
 
 def results(r: Recordings) -> str:
-    """The README's table: a row per recorded experiment without options, and which are not recorded."""
+    """The README's tables: a row per recorded experiment without options, and which are not recorded."""
     names = experiment_names()
     there = [name for name in names if any(r.get(preset, name) for preset in SHOWN)]
     if not there:
         return NOTHING
     first = [BASELINE, RECIPE, CLAMPED]
     there.sort(key=lambda name: (first.index(name) if name in first else len(first), name))
-    columns = [("experiment", [f"[{title(name)}](experiments/{name}/README.md)" for name in there])]
-    for preset in (preset for preset in SHOWN if r.names(preset)):
-        rows = [(r.row(preset, name), s) for name in there for s in [r.get(preset, name)]]
-        cells: dict[str, Callable[[pd.Series, load.StudyFiles], str]] = {
-            f"`{preset}`: runs that never stop": lambda row, _: of(row.runs_never_stopping, row.runs),
-            "pairs that learn": learns,
-            "median score": median_score,
-            "above the baseline": lambda _, s, preset=preset: against_baseline(r, preset, s.name),
-        }
-        columns += [(head, [cell(row, s) if s else MISSING for row, s in rows]) for head, cell in cells.items()]
-    columns = [(head, cells) for head, cells in columns if set(cells) != {MISSING}]
     note = (
-        "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair learns when its "
-        "mean score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
-        "of them); where these are not recorded, or scores are of several ages, at most as many learn as reach 0.5. "
-        "Weights that never stop may still learn nothing. Above the baseline: mean over the same seeds and pairs, so "
-        "not the difference of the medians. Clamped rates are the recipe's control: small learning rates instead of "
-        "limited steps, two pairs for all. "
-        "`thesis` is in [docs/findings.md](docs/findings.md)."
+        "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair *learns* when "
+        "its score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
+        "of them; “at most” where it cannot be told). *Above the baseline* is the mean over the same seeds and pairs, "
+        "so not the difference of the medians. Weights that never stop may still learn nothing. Clamped rates are the "
+        "recipe's control; its two distinct pairs count alike here. `thesis`: [docs/findings.md](docs/findings.md)."
     )
     if any(not s.one_age for p in SHOWN for name in there if (s := r.get(p, name))):
         note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."
-    parts = [note, markdown([head for head, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))]
+    parts = [note]
+    for preset in SHOWN:
+        rows = [results_row(r, preset, study) for name in there if (study := r.get(preset, name))]
+        if rows:
+            parts += [f"On `{preset}`:", markdown(RESULTS_HEADER, rows)]
     absent = [f"[{title(name)}](experiments/{name}/README.md)" for name in names if name not in there]
     return "\n\n".join([*parts, *([f"Not recorded yet: {listed(absent)}."] if absent else [])])
+
+
+def results_row(r: Recordings, preset: str, study: load.StudyFiles) -> list[str]:
+    """Cells of RESULTS_HEADER."""
+    row, name = r.row(preset, study.name), study.name
+    return [
+        f"[{title(name)}](experiments/{name}/README.md)", of(row.runs_never_stopping, row.runs), learns(row, study),
+        median_score(row, study), against_baseline(r, preset, name),
+    ]  # fmt: skip
 
 
 def page(r: Recordings, name: str) -> str:

@@ -52,7 +52,7 @@ def stopping_range(stops: pd.Series) -> str:
     stops = stops.dropna()
     late = stops[stops > 2 * stops.median()]
     told = f"{span(stops.drop(late.index))} (median {number(stops.median(), '.0f')}"
-    return f"{told}; {of(len(late), len(stops))} later: {span(late)})" if len(late) else f"{told})"
+    return f"{told}; {of(len(late), len(stops))} only at {span(late)})" if len(late) else f"{told})"
 
 
 def of(count: float, whole: float) -> str:

@@ -264,7 +264,7 @@ STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
     ("at 0.001 limited and plain agents of others do alike", lambda r: _alike(r)),
     ("the actor's limit saves fast agents of others, the critic's does not", lambda r: _actors_limit(r)),
     ("still actors of the recipe are viable on interior", lambda r: _all_viable(r, "frozen_actors-with-recipe")),
-    ("on interior clamped runs end below still actors", lambda r: _row(r, "interior", CLAMPED).actors_add < 0),
+    ("on interior clamped runs end no better than still actors", lambda r: _row(r, "interior", CLAMPED).actors_add < 0),
     ("on scaled clamped rates end above the recipe", lambda r: _above_the_recipe(r, "scaled", CLAMPED) > 0),
     ("on interior the recipe needs limits and normalised inputs", lambda r: _needed(r, "step_limit", "input_norm")),
     ("as many pairs of the recipe are viable on interior as on scaled", lambda r: len(_viable_of_the_recipe(r)) == 1),

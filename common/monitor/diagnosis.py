@@ -59,11 +59,11 @@ History = Sequence[dict[str, float]]
 
 NORMALISE = "normalise the observations (VecNormalize, NormalizeObservation or a running mean and variance)"
 LIMIT = (
-    "limit the steps: limit_steps(actor_optimizer, 0.001) and limit_steps(critic_optimizer, 0.01), of SAC the entropy "
+    "limit the steps: limit_steps(actor_optimizer, 0.001) and limit_steps(critic_optimizer, 0.01), for SAC the entropy "
     "coefficient's, too"
 )
 SLOWER = "lower the actor's learning rate by 10"
-AGAIN = "start again from new weights: without slope no gradient brings these back"
+AGAIN = "start again from new weights (no gradient moves these any more)"
 SLOWER_CRITIC = "lower the critic's learning rate by 10"
 
 

@@ -11,16 +11,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.analysis.figures import actor_colour
+from common.monitor.diagnosis import NO_SLOPE, NO_SLOPE_SHARE
 from common.recording.store import write_atomically
 
 GROUP = ["task", "algorithm", "learning_rate", "arm"]
 LIFTED = {"Pendulum-v1": -300.0, "MountainCarContinuous-v0": 90.0}  # returns that count as solved
-DEAD = ("stuck_tanh", "coasting", "frozen")
 EVERY_STEP = "limit both and alpha"  # the arm with all steps of SAC, whose entropy coefficient has its own optimiser
 SLOWER_CRITIC = "limit both, critic 0.001"
 ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", SLOWER_CRITIC, EVERY_STEP,
              "normalised", "normalised, limit both")  # fmt: skip
 PANEL, COLUMNS = (2.4, 1.9), 3  # inches
+
+
+def without_slope(runs: pd.DataFrame, when: str) -> pd.Series:
+    """Whether a run's tanh had no slope left, by the monitor's limits, at the `end` or in the `middle` of training.
+
+    A verdict does not say: an actor also freezes where its critic is flat or its hidden units are dead.
+    """
+    return (runs[f"tanh_derivative_{when}"] < NO_SLOPE) | (runs[f"zero_derivative_share_{when}"] > NO_SLOPE_SHARE)
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
@@ -51,8 +59,9 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             "gain_over_plain_median": cell["gain"].median(),
             "seeds_better_than_plain": int(cell["better"].sum()),
             "seeds_solved": int(cell["solved"].sum()) if group[0] in LIFTED else "",
-            "without_slope_by_middle": int(cell["verdict_middle"].isin(DEAD).sum()),
-            "without_slope_at_end": int(cell["verdict_end"].isin(DEAD).sum()),
+            "without_slope_in_the_middle": int(without_slope(cell, "middle").sum()),
+            "without_slope_at_end": int(without_slope(cell, "end").sum()),
+            "all_units_dead_at_end": int(((cell["dead_actor_units"] == 1) & ~without_slope(cell, "end")).sum()),
             "verdict_end": cell["verdict_end"].mode().iloc[0],
             "dead_actor_units_median": cell["dead_actor_units"].median(),
             "action_sd_median": cell["action_sd"].median(),
@@ -89,7 +98,7 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                 if cell.empty:
                     continue
                 x, colour = place + (step - (len(rates) - 1) / 2) * 0.25, actor_colour(rate)
-                dead = cell["verdict_end"].isin(DEAD)
+                dead = without_slope(cell, "end")
                 seeds = cell["seed"] - cell["seed"].mean()
                 beside = x + 0.14 * seeds / max(1, np.ptp(cell["seed"]))
                 for rows, face in ((cell[~dead], colour), (cell[dead], "white")):
@@ -112,7 +121,9 @@ def figure_of(runs: pd.DataFrame) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
         panel.set_title(f"{algorithm}, {task}", fontsize=8)
     figure.supylabel("return per episode", fontsize=8)
-    handles = [Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}") for rate in rates]
+    handles = [
+        Line2D([], [], color=actor_colour(rate), lw=2, label=f"learning rate {rate:g}, median") for rate in rates
+    ]
     for face, label in (("0.3", "a seed"), ("white", "… without slope at the end")):
         handles.append(Line2D([], [], color="0.3", marker="o", ms=4, mfc=face, lw=0, label=label))
     if runs["return_mean"].isna().any():
@@ -146,12 +157,13 @@ def _markdown(table: pd.DataFrame) -> str:
         "# limit_steps on Stable-Baselines3's agents",
         "",
         "Written by `experiments/monitor/run_monitor_study.py` from `runs.csv`: returns of the deterministic policy "
-        "over 20 episodes, median over seeds (lowest to highest); the gain is paired by seed. A run is called diverged "
-        "where its weights did not stay finite; it has no return and ranks below all others.",
+        "over 20 episodes, median over seeds (lowest to highest), beside that of the untrained policy. The gain is the "
+        "median of the differences of the same seed. A run is called diverged where its weights did not stay finite: "
+        "it has no return, ranks below all others, and its seed is left out of the gain.",
         "",
-        "| task | algorithm | learning rate | arm | seeds | return | gain over plain | solved | no slope by the middle "
-        "| … at the end | most frequent verdict at the end | dead hidden units of the actor |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| task | algorithm | learning rate | arm | seeds | untrained | return | gain over plain | solved "
+        "| no slope in the middle | … at the end | most frequent verdict at the end | dead hidden units of the actor |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
         spread = f"{ending(row.return_median)} ({ending(row.return_lowest)} to {ending(row.return_highest)})"
@@ -160,8 +172,9 @@ def _markdown(table: pd.DataFrame) -> str:
         known = row.arm != "plain" and not pd.isna(row.gain_over_plain_median)
         gain = f"{row.gain_over_plain_median:+.0f}".replace("-", "−") if known else ""
         lines.append(
-            f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} | {spread} | {gain} "
-            f"| {row.seeds_solved} | {row.without_slope_by_middle} | {row.without_slope_at_end} | `{row.verdict_end}` "
+            f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} "
+            f"| {ending(row.untrained_median)} | {spread} | {gain} | {row.seeds_solved} "
+            f"| {row.without_slope_in_the_middle} | {row.without_slope_at_end} | `{row.verdict_end}` "
             f"| {row.dead_actor_units_median:.0%} |"
         )
     return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ RECIPE = "recipe"
 DAGGER = "†"  # scores of several ages
 SMALL_CHANGE = 0.1  # of a mean score, without one of the recipe's parts: smaller ones are told as a range
 PARTS_HEADER = [
-    "preset", "left out", "seeds", "median score", "the recipe's", "mean difference", "runs below", "drift",
+    "preset", "left out", "seeds", "median run", "the recipe's", "mean difference", "runs below", "drift",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from paper import answers, load
 from paper.load import NotRecorded
-from paper.pages import agents_table, monitor, parts_table, slope_elsewhere
+from paper.pages import agents_table, monitor, parts_table, slope_elsewhere, verdict_table
 from paper.tables.experiments import part_changes
 from paper.verdicts import STATEMENTS
 
@@ -137,26 +137,36 @@ def test_what_is_not_recorded_is_said() -> None:
 
 def test_the_monitors_sentence() -> None:
     """Three seeds of one algorithm: plain ones stay below -300 and end frozen, two of the limited ones do not."""
+    columns = (("tanh_derivative", "healthy"), ("zero_derivative_share", "frozen"))
     arms = {"plain": [-1400, -1300, -1200], "limit both": [-100, -200, -500], "limit actor": [-100, -110, -120]}
     rows = [
         {"task": "Pendulum-v1", "algorithm": "TD3", "learning_rate": 0.1, "arm": arm, "seed": seed,
          "return_mean": value, "return_untrained": -1400,
          "verdict_middle": verdict, "verdict_end": verdict, "dead_actor_units": 0.5,
+         **{f"{column}_{when}": float(verdict == worst) for when in ("middle", "end") for column, worst in columns},
          "action_sd": 0.0, "entropy_coefficient": float("nan")}
         for (arm, values), verdict in zip(arms.items(), ("frozen", "healthy", "healthy"), strict=True)
         for seed, value in enumerate(values)
     ]  # fmt: skip
     recorded = SimpleNamespace(monitor=pd.DataFrame(rows))
     text = monitor(recorded)
-    assert "2 of 3 runs of TD3 end above −300" in text and "in the median at −200, and 0 of 3 plain ones" in text
-    assert "(at −1,300; 3 have a tanh without slope)" in text
+    assert "2 of 3 runs of TD3 end above −300" in text and "(medians −200) and 0 of 3 plain ones" in text
+    assert "(−1,300): 3 have a tanh without slope." in text
     assert "alone" not in text  # the critic's limit alone is not recorded
     assert "| Pendulum-v1 | 1e−1 | TD3 | −1,300, 0 of 3 | −110, 3 of 3 | −200, 2 of 3 |" in agents_table(recorded)
     assert "not recorded" in monitor(SimpleNamespace(monitor=None))
     assert slope_elsewhere(recorded) == ""
     cheetah = SimpleNamespace(monitor=recorded.monitor.assign(task="HalfCheetah-v5"))
-    told = "3 of 3 plain and 0 of 3 limited runs on HalfCheetah-v5 end without slope"
-    assert f" At 0.1 elsewhere {told};" in slope_elsewhere(cheetah)
+    told = " Without slope at 0.1 end on HalfCheetah-v5 3 of 3 plain and 0 of 3 limited runs."
+    assert slope_elsewhere(cheetah) == told
+    cheetah.monitor["return_untrained"] = -100
+    assert slope_elsewhere(cheetah).endswith("too, no better than untrained end TD3 on HalfCheetah-v5.")
+    rows = verdict_table(recorded).splitlines()[-2:]
+    assert rows == ["| `frozen` | 0 of 3 | 0 of 3 |", "| `healthy` | 5 of 6 | 5 of 6 |"]
+    recorded.monitor["dead_actor_units"] = 1.0
+    recorded.monitor["zero_derivative_share_end"] = 0.0
+    recorded.monitor["tanh_derivative_end"] = 0.5
+    assert "0 have a tanh without slope, 3 all hidden units dead." in monitor(recorded)
 
 
 @pytest.mark.parametrize(("critic", "holds"), [(-1000, True), (-200, False)])
