@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import itertools
 import statistics
 import sys
@@ -20,7 +19,9 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from helpers import experiments  # noqa: E402
 
 from common.agents.reports import RunKey  # noqa: E402
 from common.config import GRID  # noqa: E402
@@ -30,15 +31,6 @@ from common.training.engine import Engine  # noqa: E402
 
 COLUMNS = ("experiment", "seconds_per_episode", "baseline_seconds_per_episode", "ratio", "runs", "device", "threads")
 WARM_UP, EPISODES = 6, 24
-
-
-def experiment(name: str) -> Experiment:
-    """The experiment of a folder."""
-    path = ROOT / "experiments" / name / f"run_{name}_experiment.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.EXPERIMENT
 
 
 def warmed_up(which: Experiment, device: torch.device) -> Engine:
@@ -61,7 +53,7 @@ def timed(engine: Engine, device: torch.device) -> float:
 
 def main() -> None:
     """Measure the named experiments, or all, and write the table."""
-    found = sorted(p.parent.name for p in (ROOT / "experiments").glob("*/run_*_experiment.py"))
+    found = experiments()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments (default: all): {', '.join(found)}")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -74,7 +66,7 @@ def main() -> None:
     path = Path(__file__).with_name("results") / f"experiments_{runtime.device_name(device).replace(' ', '_')}.csv"
     rows = {row["experiment"]: row for row in csv.DictReader(path.open())} if path.exists() else {}
     for name in said.names or found:
-        engine, reference = warmed_up(experiment(name), device), warmed_up(experiment("baseline"), device)
+        engine, reference = warmed_up(found[name], device), warmed_up(found["baseline"], device)
         own, base = [], []
         for _ in range(EPISODES // 2):
             for which, times in ((engine, own), (reference, base), (reference, base), (engine, own)):

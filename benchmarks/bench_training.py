@@ -134,7 +134,7 @@ def engine_case(runs: int, mode: str, device: torch.device, repeats: int, cuda_g
     engine.timer.seconds.clear()
     taken = seconds(episode, repeats, device)
     spent = dict(engine.timer.seconds)
-    memory_used = memory.peak_bytes(device) + engine.peak_worker_bytes
+    memory_used = memory.peak_bytes(device) + engine.workers.peak_bytes
     counted = runs * counted_flop(config, engine.episode)
     executed = counted
     if not engine.dense and mode == "joint":

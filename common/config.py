@@ -6,9 +6,12 @@ import argparse
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from common.experiment import Experiment
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -265,10 +268,7 @@ def _add_option(parser: argparse.ArgumentParser, spec: dataclasses.Field, defaul
 
 
 def parse_command_line(
-    description: str,
-    overrides: dict[str, Any],
-    arguments: list[str] | None = None,
-    config_class: type[StudyConfig] = StudyConfig,
+    experiment: Experiment, arguments: Sequence[str] | None = None
 ) -> tuple[StudyConfig, argparse.Namespace]:
     """Configuration from the command line: options over the experiment's overrides over --quick over defaults.
 
@@ -277,10 +277,10 @@ def parse_command_line(
     Exits with code 2 and one line on a bad option or value.
     """
     parser = OneLineParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=experiment.description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    for spec in dataclasses.fields(config_class):
-        _add_option(parser, spec, overrides.get(spec.name, spec.default))
+    for spec in dataclasses.fields(experiment.config):
+        _add_option(parser, spec, experiment.overrides.get(spec.name, spec.default))
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -301,13 +301,7 @@ def parse_command_line(
     beside = {name: said.pop(name) for name in ("quick", "fresh", "part")}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items() if v is not None}
     try:
-        config = config_class(**{**(QUICK if beside["quick"] else {}), **overrides, **given})
+        config = experiment.config(**{**(QUICK if beside["quick"] else {}), **experiment.overrides, **given})
     except ConfigError as problem:
         parser.error(str(problem))
     return config, argparse.Namespace(**beside, results_dir_given="results_dir" in given)
-
-
-def results_folder(config: StudyConfig, experiment: str, quick: bool = False) -> Path:
-    """Folder of one study's CSV files: <results-dir>[/quick]/<preset>/<experiment>."""
-    root = Path(config.results_dir) / "quick" if quick else Path(config.results_dir)
-    return root / config.env / experiment

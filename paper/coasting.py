@@ -103,9 +103,10 @@ def simulated_lag(
     return last + 1 - death, last + 1
 
 
-def task_sample(seeds: tuple[int, ...] = (42, 43, 44)) -> torch.Tensor:
-    """States (tasks, 7) of a fixed sample: the agents of these seeds at reset, TASKS_EACH tasks of each."""
-    world = draw_world(list(seeds), DEFAULTS.agents, torch.float64, torch.device("cpu"))
+def task_sample() -> torch.Tensor:
+    """States (tasks, 7) of a fixed sample: the agents of seeds 42, 43 and 44 at reset, TASKS_EACH tasks of each."""
+    seeds = [42, 43, 44]
+    world = draw_world(seeds, DEFAULTS.agents, torch.float64, torch.device("cpu"))
     draws = stream(0, "landscape figure").random((TASKS_EACH, len(seeds), DEFAULTS.agents, 3))
     of_agent = [x.expand(TASKS_EACH, -1, -1) for x in (world.power, world.gain, world.energy, world.processor)]
     power, gain, energy, processor = of_agent

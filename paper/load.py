@@ -174,7 +174,7 @@ class Recordings:
     def __init__(self, results: Path = ROOT / "results", data: Path = ROOT / "paper" / "data"):
         self.results, self.absent = results, []
         self._studies: dict[tuple[str, str], StudyFiles] = {}
-        for folder in find_studies(results) if results.is_dir() else ():
+        for folder in find_studies(results):
             if folder.parent.name in PRESETS and (study := self._read(folder)):
                 self._studies[folder.parent.name, folder.name] = study
         self.baselines = {p: self._studies[p, BASELINE] for p in PRESETS if (p, BASELINE) in self._studies}

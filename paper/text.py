@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from common.recording.results import learning_rate_text
+
 MISSING = "–"  # where there is no such number
 # What stands in plain text, and in LaTeX.
 SIGNS = {
@@ -44,7 +46,7 @@ def share(value: float) -> str:
 
 def rate(value: float) -> str:
     """A learning rate: `1e−4`."""
-    return significant(value, 1) if value < 1e-3 or value == 0 else f"1e{round(math.log10(value))}".replace("-", "−")
+    return learning_rate_text(value).replace("-", "−")
 
 
 def stopping_range(stops: pd.Series) -> str:
@@ -77,10 +79,10 @@ def interval(middle: float, low: float, high: float, form: str = ".2f") -> str:
     return number(middle, form) + ends
 
 
-def listed(names: Sequence[object], nothing: str = "none") -> str:
+def listed(names: Sequence[object]) -> str:
     """`a, b and c`."""
     texts = [str(name) for name in names]
-    return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part) if texts else nothing
+    return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part) if texts else "none"
 
 
 def seeds_text(seeds: Iterable[int]) -> str:

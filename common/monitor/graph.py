@@ -129,7 +129,6 @@ class Recorder:
     """
 
     def __init__(self, network: nn.Module, called: Callable[[Call], None]) -> None:
-        self.network = network
         self._modules = outside_compiled(network)
         self._called = called
         self._calls = OpenCalls()

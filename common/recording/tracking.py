@@ -36,7 +36,7 @@ def is_logged(episode: int, log_every: int, actor_due: Callable[[int], bool]) ->
     Later ones are every `log_every`-th, or the last before it in which the actor's step was due.
     """
     if episode <= ALWAYS_LOGGED:
-        return episode >= FIRST_TRAINED_EPISODE or episode % log_every == 0
+        return episode >= FIRST_TRAINED_EPISODE
     scheduled = -(-episode // log_every) * log_every
     within = range(scheduled, scheduled - log_every, -1)
     return episode == next((e for e in within if actor_due(e)), scheduled)

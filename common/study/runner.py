@@ -17,7 +17,7 @@ from common.agents.checks import check_parts
 from common.agents.reports import RunKey
 from common.analysis.figures import save_study_figures
 from common.analysis.summary import study_summary
-from common.config import ConfigError, StudyConfig, leave, parse_command_line, results_folder
+from common.config import ConfigError, StudyConfig, leave, parse_command_line
 from common.environment.reference_policies import evaluate_references
 from common.experiment import Experiment
 from common.recording.results import ResultsError, load_study
@@ -45,12 +45,7 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
     try:
         experiment.check()
         _check_script(experiment)
-        config, said = parse_command_line(
-            experiment.description,
-            dict(experiment.overrides),
-            None if arguments is None else list(arguments),
-            experiment.config,
-        )
+        config, said = parse_command_line(experiment, arguments)
         if not said.results_dir_given:
             config = own_results(config)
         part = None if said.part is None else Part.parse(said.part)
@@ -147,8 +142,8 @@ def show_study(folder: Path) -> None:
 
 
 def study_folder(config: StudyConfig, experiment: Experiment, quick: bool, part: Part | None = None) -> Path:
-    """Where the results of a study, or of one part of it, lie."""
-    folder = results_folder(config, experiment.name, quick)
+    """Where the results of a study, or of one part of it, lie: <results-dir>[/quick]/<preset>/<experiment>."""
+    folder = Path(config.results_dir, *(("quick",) if quick else ()), config.env, experiment.name)
     return part.folder(folder) if part else folder
 
 
@@ -199,7 +194,7 @@ def _train(
                 print(f"going on with {len(shard.tracker.records)} runs after episode {shard.engine.episode}")
             episodes += shard.train(title, interruption)
         seconds.update(shard.engine.timer.seconds)
-        worker_bytes = max(worker_bytes, shard.engine.peak_worker_bytes)
+        worker_bytes = max(worker_bytes, shard.engine.workers.peak_bytes)
         del shard  # before the next takes as much memory
     elapsed = time.perf_counter() - start
     total = sum(seconds.values())

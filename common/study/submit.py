@@ -105,7 +105,7 @@ def _study(said: argparse.Namespace, options: list[str]) -> PartedStudy:
     hidden = {field.name for field in dataclasses.fields(experiment.config)} & set(vars(said))
     if hidden:
         raise ConfigError(f"experiment {experiment.name}: its option {min(hidden)} has a name of common.submit's")
-    config, its = parse_command_line(experiment.description, dict(experiment.overrides), options, experiment.config)
+    config, its = parse_command_line(experiment, options)
     if its.fresh or its.part is not None:
         raise ConfigError(
             f"--{'fresh' if its.fresh else 'part'}: not with common.submit; allowed: the experiment's other options "

@@ -91,11 +91,6 @@ class Engine(Learner):
         """Names of the actor's and of the critic's layers."""
         return tuple(self.actors.layout.layers), tuple(self.critics.layout.layers)
 
-    @property
-    def peak_worker_bytes(self) -> int:
-        """At most so much memory did the worker processes add."""
-        return self.workers.peak_bytes
-
     def run(self, inputs: EpisodeInputs, details: bool) -> EpisodeReport:
         """As `Learner.run`."""
         return (self.graphs or self._run)(inputs, details)

@@ -54,7 +54,9 @@ def code_commit() -> str:
 
     try:
         changes = git("diff", "HEAD", "--", "common/", "experiments/*.py")
-        for path in git("ls-files", "--others", "--exclude-standard", "--", "common/", "experiments/*.py").splitlines():
+        for path in git("ls-files", "-z", "--others", "--exclude-standard", "--", "common/", "experiments/*.py").split(
+            "\0"
+        )[:-1]:
             changes += path + (root / path).read_text(errors="replace")
         return git("rev-parse", "HEAD") + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.CalledProcessError):

@@ -20,7 +20,11 @@ from common.study.runner import main
 
 @dataclass(frozen=True)
 class Config(RecipeConfig):
-    with_recipe: bool = option(False, "the parts and values of the recipe, for the critic and what the actors see")
+    with_recipe: bool = option(
+        False,
+        "the parts and values of the recipe, for the critic and what the actors see; its values replace those that are "
+        "the baseline's, given or not: --without leaves a part out",
+    )
 
     def __post_init__(self) -> None:
         for name, value in RECIPE.items():

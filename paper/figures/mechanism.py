@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from common.analysis.comparison_statistics import BASELINE, KEY
 from common.analysis.figures import SMALL, actor_colour, bridged, log_axis, run_lines
-from common.recording.results import learning_rates
+from common.recording.results import learning_rate_text, learning_rates
 from paper.coasting import coasting_steps
 from paper.figures import style
 from paper.figures.stopping import shares_over_time
@@ -105,12 +105,7 @@ def wrong_side(r: Recordings) -> Figure:
         style.mark("a coin's share", None, "0.35", linestyle=":", linewidth=0.9),
         style.mark("median of the runs", "_", "black", ms=9, mew=1.2),
     ]  # fmt: skip
-    return style.finish(
-        figure,
-        text,
-        handles,
-        6,
-    )
+    return style.finish(figure, text, handles)
 
 
 def alignment(r: Recordings) -> Figure:
@@ -166,4 +161,4 @@ def _final_points(axes: Axes, study: StudyFiles, column: str) -> None:
         x = place + 0.7 * ((order + 0.5) / (len(critic_lrs) * len(study.seeds)) - 0.5)
         axes.scatter(x, own[column], s=9, color=actor_colour(actor_lr), linewidth=0, zorder=3)
         axes.plot((place - 0.4, place + 0.4), [own[column].median()] * 2, color="black", linewidth=1.2, zorder=2)
-    axes.set_xticks(range(len(actor_lrs)), [f"{rate:.0e}".replace("e-0", "e-") for rate in actor_lrs])
+    axes.set_xticks(range(len(actor_lrs)), [*map(learning_rate_text, actor_lrs)])

@@ -120,9 +120,9 @@ def with_gradient_ratios(study: StudyFiles) -> pd.DataFrame:
     return study.runs.join(pd.DataFrame(found), on=KEY)
 
 
-def with_unsaturated_shares(study: StudyFiles, episode: int = 100) -> pd.DataFrame:
-    """Rows of runs.csv with `unsaturated_100`, of the last logged episode up to `episode`, and `unsaturated_end`."""
-    early = study.saturation[study.saturation["episode"] <= episode].sort_values("episode")
+def with_unsaturated_shares(study: StudyFiles) -> pd.DataFrame:
+    """Rows of runs.csv with `unsaturated_100`, of the last logged episode up to 100, and `unsaturated_end`."""
+    early = study.saturation[study.saturation["episode"] <= 100].sort_values("episode")
     share = 1 - early.groupby(KEY)["saturation_ratio"].last()
     runs = study.runs.join(share.round(9).rename("unsaturated_100"), on=KEY)
     return runs.assign(unsaturated_end=(1 - runs["final_saturation_ratio"]).round(9))

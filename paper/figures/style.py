@@ -93,11 +93,11 @@ def mark(label: str, marker: str | None, colour: Any, **look: Any) -> Line2D:
     return Line2D([], [], **{"color": colour, "marker": marker, "linewidth": 0, "ms": 4, "label": label, **look})
 
 
-def run_points(axes: Axes, runs: pd.DataFrame, x: str, y: str, size: float = 16) -> None:
+def run_points(axes: Axes, runs: pd.DataFrame, x: str, y: str) -> None:
     """A point per row: colour by actor rate, marker by critic rate."""
     for (actor_lr, critic_lr), cell in runs.groupby(["actor_lr", "critic_lr"]):
         axes.scatter(
-            cell[x], cell[y], s=size, color=actor_colour(actor_lr), marker=critic_marker(critic_lr), alpha=0.85,
+            cell[x], cell[y], s=16, color=actor_colour(actor_lr), marker=critic_marker(critic_lr), alpha=0.85,
             edgecolor="white", linewidth=0.3, zorder=3, clip_on=False,
         )  # fmt: skip
 
@@ -123,7 +123,7 @@ def place_stops(runs: pd.DataFrame, lane: float) -> pd.Series:
     return runs["stopping_episode"].fillna(lane * 1.3 ** (pairs / max(pairs.max(), 1) - 0.5))
 
 
-def stopping_axis(panels: Iterable[Axes], lane: float, first: float = 100) -> None:
+def stopping_axis(panels: Iterable[Axes], lane: float, first: float) -> None:
     """A log x axis of stopping episodes with a lane `never` behind a dashed line."""
     ticks = [episode for episode in (10, 30, 100, 300, 1000) if first <= episode <= lane / 2.5]
     for axes in panels:

@@ -166,9 +166,9 @@ def norms_at_moments(norms: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def first_saturated_episode(saturation: pd.DataFrame, above: float = 0.9) -> pd.Series:
-    """Per run the first logged episode with a saturation ratio above a share; runs without one are not in it."""
-    found = saturation[saturation["saturation_ratio"] > above].groupby(KEY)["episode"].min()
+def first_saturated_episode(saturation: pd.DataFrame) -> pd.Series:
+    """Per run the first logged episode with a saturation ratio above 0.9; runs without one are not in it."""
+    found = saturation[saturation["saturation_ratio"] > 0.9].groupby(KEY)["episode"].min()
     return found.rename("first_saturated_episode")
 
 

@@ -65,7 +65,7 @@ def details_after(episodes: int, learner: Learner) -> StepDetails:
 
 def configuration(experiment: Experiment) -> dict[str, object]:
     """What the experiment's script runs with when it is given no option."""
-    config, _ = parse_command_line(experiment.description, dict(experiment.overrides), [], experiment.config)
+    config, _ = parse_command_line(experiment, [])
     return dataclasses.asdict(config)
 
 
@@ -80,7 +80,7 @@ def test_it_differs_from_the_baseline_in_what_it_declares(name: str, capsys: pyt
     classes = (experiment.actor, experiment.critic, experiment.algorithm)
     assert any((different, *classes)) == (name != "baseline")
     with pytest.raises(SystemExit):
-        parse_command_line(experiment.description, dict(experiment.overrides), ["--help"], experiment.config)
+        parse_command_line(experiment, ["--help"])
     assert experiment.description in capsys.readouterr().out
 
 

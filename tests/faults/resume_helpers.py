@@ -168,7 +168,7 @@ def references() -> list[ReferenceResult]:
     """
     x = torch.ones(1, requires_grad=True)
     torch.autograd.grad(x.tanh(), x, torch.ones(1))
-    config, _ = parse_command_line("", {}, ARGUMENTS)
+    config, _ = parse_command_line(EXPERIMENT, ARGUMENTS)
     return evaluate_references(config, list(config.seeds))
 
 

@@ -10,8 +10,10 @@ import pytest
 from paper.figures import FIGURES
 from paper.load import Recordings
 from paper.macros import macros
-from paper.make import PAPER, source, table_files
+from paper.make import PAPER, source, strangers, table_files
+from paper.pages import findings, pages
 from paper.tables import TABLES
+from paper.verdicts import contradicted
 
 TEXTS = [PAPER / "main.tex", *sorted((PAPER / "sections").glob("*.tex"))]
 # Digits that are no measured figure; all others that are settings or definitions stand in \\defn{…}.
@@ -85,6 +87,13 @@ def recorded() -> Recordings:
 @pytest.fixture(scope="module")
 def computed(recorded: Recordings) -> dict[str, str]:
     return macros(recorded)
+
+
+def test_what_is_made_is_current(recorded: Recordings) -> None:
+    """As paper/make.py --check, but for the figures, which .ci/run checks."""
+    texts = table_files(recorded) | pages(recorded) | findings(recorded)
+    assert [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text] == []
+    assert strangers({path.name for path in texts}, "*.tex") == [] and contradicted(recorded) == []
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

@@ -178,4 +178,4 @@ def test_logged_episodes() -> None:
     first = list(range(2, 21))
     assert logged(25, lambda episode: True) == logged(25, lambda episode: False) == [*first, 25, 50]
     assert logged(10, lambda episode: episode % 2 == 1) == [*first, 29, 39, 49, 59]
-    assert logged(1, lambda episode: True) == list(range(1, 61))
+    assert logged(1, lambda episode: True) == list(range(2, 61))
