@@ -14,7 +14,7 @@ from experiments.monitor.study_summary import figure_of
 from paper import load
 from paper.figures import style
 from paper.load import NotRecorded, Recordings, StudyFiles, is_control, title
-from paper.tables.experiments import RECIPE
+from paper.tables.experiments import RECIPE, without_parts
 
 LINES = {"random": ":", "best constant": "-.", "near-optimal": "-"}
 
@@ -77,10 +77,10 @@ def recipe(r: Recordings) -> Figure:
 
 
 def parts(r: Recordings) -> Figure:
-    """The same of the recipe and what is left of it without one of its parts."""
-    without = {p: [n for n in r.names(p) if n.startswith(f"{RECIPE}-")] for p in r.compared if RECIPE in r.names(p)}
+    """The same of the recipe and what is left of it without one of its parts, the worst on the first preset first."""
+    without = {preset: [study.name for _, study, _ in without_parts(r, preset)] for preset in r.compared}
     presets = [preset for preset, names in without.items() if names]
-    return _scores(r, presets, [RECIPE, *sorted({name for names in without.values() for name in names})])
+    return _scores(r, presets, [RECIPE, *dict.fromkeys(name for names in without.values() for name in names)])
 
 
 def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
@@ -104,7 +104,8 @@ def _scores(r: Recordings, presets: list[str], names: list[str]) -> Figure:
             axes.plot(study.runs["normalised_score"].median(), -names.index(name), "|", color="black", ms=14, zorder=4)
         axes.set_xlabel("normalised score", fontsize=SMALL)
     style.titles(panels[0], presets)
-    panels[0, 0].set_yticks([-place for place in range(len(names))], [title(name) for name in names])
+    labels = [title(name).removeprefix(f"{title(RECIPE)}, ") for name in names]
+    panels[0, 0].set_yticks([-place for place in range(len(names))], labels)
     panels[0, 0].set_ylim(0.6 - len(names), 0.6)
     rates = pd.concat([study.runs for study in studies])
     handles = [*style.rate_handles(rates), style.mark("median run", "|", "black", ms=9), *_line_handles()]

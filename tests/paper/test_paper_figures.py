@@ -61,7 +61,7 @@ def test_the_recipes_figure_once_it_is_recorded(results: Path, tmp_path: Path) -
     assert [axes.get_title() for axes in figure.axes] == ["interior"]
     shutil.copytree(folder, folder.with_name("recipe-without-step_limit"))
     (panel,) = FIGURES["fig_parts"](Recordings(tmp_path / "results")).axes
-    assert [tick.get_text() for tick in panel.get_yticklabels()] == ["The recipe", "The recipe, without step limit"]
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == ["The recipe", "without step limit"]
 
 
 def test_deaths_of_every_episode_are_resolved() -> None:
