@@ -427,10 +427,11 @@ def verdicts(r: Recordings) -> Macros:
     """How many claims are judged how."""
     counts = Counter(verdict.verdict for verdict in all_verdicts(r))
     yield "ClaimsAll", str(counts.total())
-    for word, name in ((REPRODUCED, "Reproduced"), (STOPPING, "Stopping"), (PARTLY, "Partly"), (NOT, "Not")):
+    for word, name in ((REPRODUCED, "Reproduced"), (PARTLY, "Partly"), (NOT, "Not")):
         yield f"Claims{name}", str(counts[word])
-    if counts[OPEN]:
-        yield "ClaimsOpen", str(counts[OPEN])
+    for word, name in ((STOPPING, "Stopping"), (OPEN, "Open")):
+        if counts[word]:
+            yield f"Claims{name}", str(counts[word])
 
 
 FUNCTIONS: tuple[Callable[[Recordings], Macros], ...] = (
