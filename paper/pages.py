@@ -180,13 +180,16 @@ def slope_elsewhere(r: Recordings) -> str:
             continue
         counts = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (plain, limited)]
         told.append(f"on {task} {counts[0]} plain and {counts[1]} limited runs")
-        poor = limited.loc[limited["return_median"] <= limited["untrained_median"], "algorithm"]
-        idle += [f"{listed(poor)} on {task}"] if len(poor) else []
+        mark, as_what = limited["untrained_median"], "no better than untrained"
+        if task in LIFTED:
+            mark, as_what = LIFTED[task], f"below {number(LIFTED[task], '.0f')}"
+        poor = limited.loc[limited["return_median"] <= mark, "algorithm"]
+        idle += [f"{as_what} for {listed(poor)} on {task}"] if len(poor) else []
     if not told:
         return ""
     said = f" Without slope at 0.1 end {listed(told)}."
     if idle:
-        said += f" Slope is not yet learning: with limited steps, too, no better than untrained end {'; '.join(idle)}."
+        said += f" Slope is not yet learning: with limited steps, too, the median is {'; '.join(idle)}."
     return said
 
 

@@ -160,7 +160,7 @@ def test_the_monitors_sentence() -> None:
     told = " Without slope at 0.1 end on HalfCheetah-v5 3 of 3 plain and 0 of 3 limited runs."
     assert slope_elsewhere(cheetah) == told
     cheetah.monitor["return_untrained"] = -100
-    assert slope_elsewhere(cheetah).endswith("too, no better than untrained end TD3 on HalfCheetah-v5.")
+    assert slope_elsewhere(cheetah).endswith("too, the median is no better than untrained for TD3 on HalfCheetah-v5.")
     rows = verdict_table(recorded).splitlines()[-2:]
     assert rows == ["| `frozen` | 0 of 3 | 0 of 3 |", "| `healthy` | 5 of 6 | 5 of 6 |"]
     recorded.monitor["dead_actor_units"] = 1.0
