@@ -153,9 +153,8 @@ def pendulum(r: Recordings) -> str:
     limited, plain = (ends[ends["kind"] == kind] for kind in ("limited", "plain"))
     said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, {solved(limited)} runs of "
     said += f"{listed(limited['algorithm'])} end above −300 where every optimiser's steps are limited (medians "
-    said += (
-        f"{span(limited['return_median'])}) and {solved(plain)} plain ones ({span(plain['return_median'], ',.0f')}): "
-    )
+    said += f"{span(limited['return_median'])}) and {solved(plain)} plain ones "
+    said += f"({span(plain['return_median'], ',.0f')}): "
     said += f"{plain['without_slope_at_end'].sum()} have a tanh without slope"
     units = plain["all_units_dead_at_end"].sum()
     said += f", {units} all hidden units dead." if units else "."

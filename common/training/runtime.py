@@ -54,9 +54,9 @@ def code_commit() -> str:
 
     try:
         changes = git("diff", "HEAD", "--", "common/", "experiments/*.py")
-        for path in git("ls-files", "-z", "--others", "--exclude-standard", "--", "common/", "experiments/*.py").split(
-            "\0"
-        )[:-1]:
+        # -z: names as they are, and a NUL behind each
+        added = git("ls-files", "-z", "--others", "--exclude-standard", "--", "common/", "experiments/*.py")
+        for path in added.split("\0")[:-1]:
             changes += path + (root / path).read_text(errors="replace")
         return git("rev-parse", "HEAD") + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.CalledProcessError):
