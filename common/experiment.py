@@ -33,7 +33,7 @@ class Experiment:
 
     def check(self) -> None:
         """ConfigError where an option of its own has a name of the engine's or is none, or an override is no option."""
-        if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name):
             raise ConfigError(f"experiment {self.name!r}: allowed in its name: letters, digits and _")
         flags = {f"no_{spec.name}" for spec in dataclasses.fields(StudyConfig) if isinstance(spec.default, bool)}
         engine = {*dir(StudyConfig), *flags, "quick", "fresh", "part", "help"}

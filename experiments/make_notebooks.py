@@ -136,8 +136,8 @@ DOWNLOAD = """\
 RESULTS_ARCHIVE = RESULTS / f"{NAME}_results.zip"
 with zipfile.ZipFile(RESULTS_ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
     for study in STUDIES:
-        for path in sorted(study.iterdir()):
-            if path.suffix in (".csv", ".json", ".png", ".html"):
+        for path in sorted([*study.iterdir(), *study.glob("policies/*")]):
+            if path.suffix in (".csv", ".json", ".png", ".html", ".pt"):
                 archive.write(path, path.relative_to(RESULTS))
 if files:
     files.download(str(RESULTS_ARCHIVE))

@@ -1,4 +1,4 @@
-"""The questions of the second round, answered from the recorded studies by rules in the docstrings."""
+"""Six questions, answered from the recorded studies by rules in the docstrings."""
 
 from __future__ import annotations
 

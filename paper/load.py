@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, comparison_tables, only_finished
+from common.analysis.comparison_statistics import BASELINE, FROZEN, KEY, comparison_tables, only_finished, tables_of
 from common.config import GRID, StudyConfig
 from common.recording import schema
 from common.recording.archive import IN_TRAINING
@@ -241,11 +241,7 @@ class Recordings:
         for preset in PRESETS:
             studies = {name: self._studies[preset, name].study for name in self.names(preset)}
             if studies:
-                tables = (
-                    pd.concat([getattr(study, table).assign(experiment=name) for name, study in studies.items()])
-                    for table in ("runs", "stopping_episodes", "reference_policies")
-                )
-                found[preset] = comparison_tables(*tables)[0].set_index("experiment").astype(object)
+                found[preset] = comparison_tables(*tables_of(studies))[0].set_index("experiment").astype(object)
         return found
 
     def row(self, preset: str, name: str) -> pd.Series | None:

@@ -22,9 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 from matplotlib.collections import Collection  # noqa: E402
+from matplotlib.colors import to_hex, to_rgba_array  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 
 from common.config import OneLineParser  # noqa: E402
 from common.recording.results import ResultsError, find_studies  # noqa: E402
@@ -71,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     stale += strangers({path.name for path in texts}, "*.tex") if "tables" in wanted else []
     try:
-        MADE.mkdir(exist_ok=True)
         if not said.check:
+            MADE.mkdir(exist_ok=True)
             write(stale, texts)
         if "figures" in wanted:
             stale += figure_files(recorded, said.check)
@@ -129,20 +131,21 @@ def figure_files(recorded: Recordings, check: bool) -> list[Path]:
 
 
 def drawn(figure: Figure) -> str:
-    """A checksum of what a figure shows: its size, its words, and to five digits its numbers."""
-    parts: list[str] = [figure.get_suptitle(), f"{figure.get_size_inches()}"]
-    for axes in figure.axes:
-        parts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), *(text.get_text() for text in axes.texts)]
+    """A checksum of what a figure, not drawn yet, shows: its size, words, colours, and to five digits its numbers."""
+    parts: list[str] = [f"{figure.get_size_inches()}", *(text.get_text() for text in figure.findobj(Text))]
     for artist in figure.findobj(lambda artist: isinstance(artist, Line2D | Collection | Patch)):
         if isinstance(artist, Line2D):
-            numbers = artist.get_xydata()
+            numbers, colours = artist.get_xydata(), artist.get_color()
         elif isinstance(artist, Collection):
             shapes = (path.vertices for path in artist.get_paths())
             sizes = getattr(artist, "get_sizes", tuple)()
             places = np.ma.filled(artist.get_offsets(), np.nan)
             numbers = np.concatenate([np.ravel(x) for x in (places, sizes, *shapes)])
+            colours = np.concatenate([artist.get_facecolor(), artist.get_edgecolor()])
         else:
             numbers = artist.get_path().vertices if artist.get_path() else np.zeros(0)
+            colours = artist.get_facecolor()
+        parts += map(to_hex, to_rgba_array(colours))
         parts.append(" ".join(f"{value:.5g}" for value in np.ravel(np.asarray(numbers, dtype=float))))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -237,52 +237,6 @@ def cost_ratio(name: str) -> float:
     return float(pd.read_csv(COST_FILE).set_index("experiment")["ratio"].get(name, float("nan")))
 
 
-# What the text says in words, and on which data it rests.
-STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
-    ("every run with a large actor rate stops", lambda r: fast(r.runs)["stopped"].all()),
-    ("the median agent at 0.1 dies after one training step", lambda r: r.median_deaths[0.1] == 3),
-    ("by episode 10 the largest |z| of fast runs on scaled is beyond a flat tanh", lambda r: _beyond(r)),
-    ("most fast runs die of the derivative alone", lambda r: (fast(r.runs)["kind"] == load.DERIVATIVE).mean() > 0.9),
-    ("every slow run that died or stopped died of a flat critic", lambda r: _slow_deaths_are_flat(r)),
-    ("most flat critics at a slow death, but not all, have a dead first layer", lambda r: 0.5 < _first_layer(r) < 1),
-    ("flat critics revive: the second death is intermittent", lambda r: fast(r.runs, False)["revived"].sum() > 3),
-    ("after a second death the coast is shorter", lambda r: _coasts(r)),
-    ("the first ratio moves with the critic's rate more than by preset", lambda r: np.diff(first_ratio_decades(r)) < 0),
-    ("no baseline run reaches the best constant", lambda r: all((s.above_constant < 0).all() for s in _baselines(r))),
-    ("fewer than one baseline run in ten ends better than untrained", lambda r: r.runs["improved"].mean() < 0.1),
-    ("wrong sides of fast runs are near a coin's", lambda r: _coin(r)),
-    ("the side is that of the seed and the critic's rate, whatever the reward", lambda r: _side_of_the_critic(r)),
-    ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
-    ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
-    ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
-    ("two remedies bring outputs back; what slope is left misleads, who scores has none", lambda r: _brought_back(r)),
-    ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
-    ("both leave the median score on interior below random", lambda r: _below(r, "layernorm", "linear_activation")),
-    ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
-    ("one published return is above all of ours at its critic's rate", lambda r: _published_above(r)),
-    ("the recipe's critic loses the slope late, the scores stay", lambda r: _slope_lost_late(r)),
-    ("at 0.001 limited and plain agents of others do alike", lambda r: _alike(r)),
-    ("the actor's limit saves fast agents of others, the critic's does not", lambda r: _actors_limit(r)),
-    ("still actors of the recipe are viable on interior", lambda r: _all_viable(r, "frozen_actors-with-recipe")),
-    ("on interior clamped runs end no better than still actors", lambda r: _row(r, "interior", CLAMPED).actors_add < 0),
-    ("on scaled clamped rates end above the recipe", lambda r: _above_the_recipe(r, "scaled", CLAMPED) > 0),
-    ("on interior the recipe needs limits and normalised inputs", lambda r: _needed(r, "step_limit", "input_norm")),
-    ("as many pairs of the recipe are viable on interior as on scaled", lambda r: len(_viable_of_the_recipe(r)) == 1),
-)  # fmt: skip
-
-
-def contradicted(r: Recordings) -> list[str]:
-    """Statements of the text that the recorded data do not bear out; what needs more data is not judged."""
-    found = []
-    for text, holds in STATEMENTS:
-        try:
-            if not holds(r):
-                found.append(text)
-        except NotRecorded:
-            continue
-    return found
-
-
 def _baselines(r: Recordings) -> list[StudyFiles]:
     return list(r.need_baselines().values())
 
@@ -444,3 +398,49 @@ def _slope_lost_late(r: Recordings) -> bool:
     studies = [r.need(preset, "recipe") for preset in ("scaled", "interior")]
     slopes = [s.saturation.groupby("episode")["dq_da_alignment_compute"].median() for s in studies]
     return all(x.iloc[-1] < x.max() / 2 for x in slopes) and all(s.runs["drift"].median() < 0.1 for s in studies)
+
+
+# What the text says in words, and on which data it rests.
+STATEMENTS: tuple[tuple[str, Callable[[Recordings], bool]], ...] = (
+    ("every run with a large actor rate stops", lambda r: fast(r.runs)["stopped"].all()),
+    ("the median agent at 0.1 dies after one training step", lambda r: r.median_deaths[0.1] == 3),
+    ("by episode 10 the largest |z| of fast runs on scaled is beyond a flat tanh", _beyond),
+    ("most fast runs die of the derivative alone", lambda r: (fast(r.runs)["kind"] == load.DERIVATIVE).mean() > 0.9),
+    ("every slow run that died or stopped died of a flat critic", _slow_deaths_are_flat),
+    ("most flat critics at a slow death, but not all, have a dead first layer", lambda r: 0.5 < _first_layer(r) < 1),
+    ("flat critics revive: the second death is intermittent", lambda r: fast(r.runs, False)["revived"].sum() > 3),
+    ("after a second death the coast is shorter", _coasts),
+    ("the first ratio moves with the critic's rate more than by preset", lambda r: np.diff(first_ratio_decades(r)) < 0),
+    ("no baseline run reaches the best constant", lambda r: all((s.above_constant < 0).all() for s in _baselines(r))),
+    ("fewer than one baseline run in ten ends better than untrained", lambda r: r.runs["improved"].mean() < 0.1),
+    ("wrong sides of fast runs are near a coin's", _coin),
+    ("the side is that of the seed and the critic's rate, whatever the reward", _side_of_the_critic),
+    ("stopping does not separate good from bad baseline runs", lambda r: abs(_gap(_baselines(r))) < 0.2),
+    ("with normalised inputs on scaled it does", lambda r: _gap([r.need("scaled", "input_norm")]) > 0.5),
+    ("with LayerNorm no run dies the first death", lambda r: _no_deaths(r, "layernorm", load.DERIVATIVE)),
+    ("two remedies bring outputs back; what slope is left misleads, who scores has none", _brought_back),
+    ("without ReLU no run dies the second death", lambda r: _no_deaths(r, "linear_activation", load.FLAT)),
+    ("both leave the median score on interior below random", lambda r: _below(r, "layernorm", "linear_activation")),
+    ("most baseline runs at 1e-3 go on", lambda r: r.runs.query("actor_lr == 1e-3")["never"].mean() > 0.5),
+    ("one published return is above all of ours at its critic's rate", _published_above),
+    ("the recipe's critic loses the slope late, the scores stay", _slope_lost_late),
+    ("at 0.001 limited and plain agents of others do alike", _alike),
+    ("the actor's limit saves fast agents of others, the critic's does not", _actors_limit),
+    ("still actors of the recipe are viable on interior", lambda r: _all_viable(r, "frozen_actors-with-recipe")),
+    ("on interior clamped runs end no better than still actors", lambda r: _row(r, "interior", CLAMPED).actors_add < 0),
+    ("on scaled clamped rates end above the recipe", lambda r: _above_the_recipe(r, "scaled", CLAMPED) > 0),
+    ("on interior the recipe needs limits and normalised inputs", lambda r: _needed(r, "step_limit", "input_norm")),
+    ("as many pairs of the recipe are viable on interior as on scaled", lambda r: len(_viable_of_the_recipe(r)) == 1),
+)  # fmt: skip
+
+
+def contradicted(r: Recordings) -> list[str]:
+    """Statements of the text that the recorded data do not bear out; what needs more data is not judged."""
+    found = []
+    for text, holds in STATEMENTS:
+        try:
+            if not holds(r):
+                found.append(text)
+        except NotRecorded:
+            continue
+    return found

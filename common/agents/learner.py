@@ -58,8 +58,8 @@ class Learner:
         """Untrained runs `keys`, which must be ordered by seed.
 
         `dense` computes every critic row, all runs stacked, with shapes that do not depend on the data (default: on
-        CUDA only); otherwise only rows that count. The optimisers take `numbers_at_once` of a run's. `zeros` gives the
-        memory of all state; `phase` is entered around each part of the work, named.
+        CUDA only); otherwise only rows that count. The optimisers change `numbers_at_once` weights of a run at a time.
+        `zeros` gives the memory of all state; `phase` is entered around each part of the work, named.
         """
         self.config, self.device, self.dtype = config, device, getattr(torch, config.dtype)
         self.dense = device.type == "cuda" if dense is None else dense

@@ -106,6 +106,9 @@ class RecipeConfig(LimitedStepsConfig):
                 if getattr(self, name) not in (value, usual):
                     raise ConfigError(f"--without {part}: {name} is {getattr(self, name)}; allowed: one of the two")
                 object.__setattr__(self, name, usual)
+        for name in ("actor_limit", "critic_limit"):
+            if "step_limit" in self.without and getattr(self, name) != getattr(LimitedStepsConfig, name):
+                raise ConfigError(f"--without step_limit: nothing reads {name}; allowed: its default")
         super().__post_init__()
 
 

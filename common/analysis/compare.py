@@ -2,7 +2,7 @@
 
 Reads the CSV files of all studies <results-dir>/<preset>/<experiment>/ and nothing else; writes into
 <results-dir>/<preset>/. Columns and the picture are explained in docs/csv_columns.md. Exit codes: 2 bad input (nothing
-is written then); 1 with --check, when a file is not what would be written.
+is written then); 1 where a file cannot be written, or with --check is not what would be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from common.analysis.comparison_statistics import (
     comparability_warnings,
     comparison_tables,
     only_finished,
+    tables_of,
 )
 from common.analysis.figures import DPI
 from common.config import OneLineParser, leave
@@ -86,10 +87,7 @@ class Comparison:
                 raise ResultsError(f"{path}: holds runs of preset {preset}; allowed here: {self.preset}")
             if path.name == BASELINE != experiment:
                 raise ResultsError(f"{path}: holds runs of experiment {experiment}; allowed here: {BASELINE}")
-        self.runs, agents, references = (
-            pd.concat([getattr(study, name).assign(experiment=path.name) for path, study in read.items()])
-            for name in ("runs", "stopping_episodes", "reference_policies")
-        )
+        self.runs, agents, references = tables_of({path.name: study for path, study in read.items()})
         self.table, self.cells = comparison_tables(self.runs, agents, references)
         self.warnings = [f"{self.preset}: {line}" for line in comparability_warnings(self.runs, references)]
 

@@ -8,7 +8,7 @@ definitions: docs/csv_columns.md, comparison.csv and comparison_cells.csv.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from common.analysis.statistics import CONFIDENCE, benjamini_hochberg, holm, t_test, wilson_interval
 from common.recording import schema
-from common.recording.results import SCORE_ENDS, normalised_scores, score_ages, stopping_cell
+from common.recording.results import SCORE_ENDS, Study, normalised_scores, score_ages, stopping_cell
 
 BASELINE, FROZEN = "baseline", "frozen_actors"
 LIKE = {"clamped_rates": "recipe"}  # experiments whose frozen actors are another's
@@ -71,6 +71,12 @@ def pair_runs(runs: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
         difference=both["normalised_score"] - both["normalised_score_base"],
         above_untrained=both["final_evaluation_return"] - both["first_evaluation_return_base"],
     )
+
+
+def tables_of(studies: Mapping[str, Study]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What comparison_tables takes, of the studies of one preset by name."""
+    names = ("runs", "stopping_episodes", "reference_policies")
+    return tuple(pd.concat([getattr(it, x).assign(experiment=name) for name, it in studies.items()]) for x in names)
 
 
 def comparison_tables(

@@ -41,7 +41,6 @@ NAME = "report.html"
 ASSETS = Path(__file__).with_name("report_page")
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "csv_columns.md"
 CURVE_BYTES = (4_000_000, 17_000_000)  # of the curves of a page with one study, and with several
-ALWAYS_SHOWN = 20  # episodes up to this one are never thinned: most gradients that die early die in there
 FLOAT32 = np.finfo(np.float32)
 
 
@@ -268,7 +267,7 @@ def _curves(table: pd.DataFrame, runs: pd.DataFrame, columns: tuple[str, ...], s
 
 def thinned(episodes: np.ndarray, most: int) -> np.ndarray:
     """Of sorted episodes the first ones (up to 20), the last, and of the others every k-th, about `most` in all."""
-    early = episodes[episodes <= ALWAYS_SHOWN]
+    early = episodes[episodes <= schema.ALWAYS_LOGGED]
     later = episodes[len(early) :]
     step = math.ceil(len(later) / max(most - len(early), 1))
     return np.concatenate([early, later[::-1][::step][::-1]]) if len(later) else early

@@ -18,7 +18,8 @@ from common.environment.records import TensorRecord
 
 STEPS = 10
 STATE_SIZE = 7
-ACTION_SIZE = 3
+OUTPUTS = ("offload", "compute", "power")  # of an actor
+ACTION_SIZE = len(OUTPUTS)
 POWER, GAIN, ENERGY, SIZE, CYCLES, DEADLINE, PROCESSOR = range(STATE_SIZE)
 
 BANDWIDTH_HZ = 40e6

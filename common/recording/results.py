@@ -1,4 +1,4 @@
-"""The only reader of a study's results folder: reads the CSV files, checks them, hands out data frames."""
+"""What analyses a study reads it here: the CSV files of its folder, checked, as data frames."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def load_study(folder: Path | str) -> Study:
 
 
 def find_studies(root: Path | str) -> list[Path]:
-    """Folders `<root>/<preset>/<experiment>` that hold a runs.csv, sorted; not those that --fresh moved aside."""
+    """Folders `<root>/<preset>/<experiment>` that hold a runs.csv, sorted; not hidden or put aside by --fresh."""
     found = (path.parent for path in Path(root).glob(f"*/*/{schema.RUNS}"))
-    return sorted(folder for folder in found if ".before-" not in folder.name)
+    return sorted(folder for folder in found if ".before-" not in folder.name and folder.name[0] != ".")
 
 
 def study_label(runs: pd.DataFrame) -> str:

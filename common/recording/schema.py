@@ -1,6 +1,7 @@
 """Names of the result files and their columns, in the order in which they are written; imports nothing."""
 
 RUN_KEY = ("seed", "actor_lr", "critic_lr")
+ALWAYS_LOGGED = 20  # up to this episode every training step has its rows: most gradients that die early die in there
 
 RUNS = "runs.csv"
 STOPPING_EPISODES = "stopping_episodes.csv"

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from common.agents.reports import RunKey
-from common.config import StudyConfig
 from common.recording import schema
 
 STUDY = "study.json"
@@ -193,19 +192,12 @@ class ResultsStore:
     RUN_FILES = tuple(name for name in schema.FILES if name not in (schema.RUNS, schema.REFERENCE_POLICIES))
     NEEDED = (schema.REWARDS, schema.EVALUATIONS, schema.STOPPING_EPISODES)  # with rows of every run
 
-    def __init__(
-        self,
-        folder: Path,
-        experiment: str,
-        configuration: Mapping[str, Any],
-        defaults: Mapping[str, Any] | None = None,
-    ):
+    def __init__(self, folder: Path, experiment: str, configuration: Mapping[str, Any], defaults: Mapping[str, Any]):
         """Open or prepare the folder; StoreError if it holds other results or cannot be written.
 
-        `defaults`, of options that older results lack, are the baseline's unless given.
+        `defaults`: of options that older results lack.
         """
-        self.folder = folder
-        self.defaults = StudyConfig().result_fields() if defaults is None else defaults
+        self.folder, self.defaults = folder, defaults
         self.study = {"experiment": experiment, "configuration": dict(configuration)}
         try:
             self.made_by = check_study(folder, self.study, self.defaults)  # what has trained runs here

@@ -18,16 +18,14 @@ from torch import Tensor
 
 from common.agents.reports import EpisodeReport, RunKey, StepDetails
 from common.environment.evaluation import Evaluation
-from common.environment.mec_env import LOWEST_SHARE, MecEnv
+from common.environment.mec_env import LOWEST_SHARE, OUTPUTS, MecEnv
 from common.monitor import definitions
 from common.recording import schema
 
-OUTPUTS = ("offload", "compute", "power")
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 FIRST_TRAINED_EPISODE = 2
 PATIENCE = 100  # episodes a run goes on after all its actors froze
 CHECK_EVERY = 10  # episodes between looks at whether runs are done
-ALWAYS_LOGGED = 20  # up to this episode every training step is logged: most gradients that die early die in there
 
 
 def is_logged(episode: int, log_every: int, actor_due: Callable[[int], bool]) -> bool:
@@ -35,7 +33,7 @@ def is_logged(episode: int, log_every: int, actor_due: Callable[[int], bool]) ->
 
     Later ones are every `log_every`-th, or the last before it in which the actor's step was due.
     """
-    if episode <= ALWAYS_LOGGED:
+    if episode <= schema.ALWAYS_LOGGED:
         return episode >= FIRST_TRAINED_EPISODE
     scheduled = -(-episode // log_every) * log_every
     within = range(scheduled, scheduled - log_every, -1)

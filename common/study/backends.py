@@ -132,7 +132,8 @@ class Slurm:
 
     def _ask(self) -> None:
         """Ask Slurm what is queued or runs; what it said before holds while it does not answer."""
-        command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"]  # all: a requeued job's, too
+        everything = "--states=all"  # a requeued job's, too
+        command = ["squeue", "--me", "--noheader", "--array", everything, "--format=%i %T"]
         asked = subprocess.run(command, capture_output=True, text=True)
         if asked.returncode == 0:
             states = dict(line.split() for line in asked.stdout.splitlines())

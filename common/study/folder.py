@@ -90,15 +90,15 @@ def open_study(
     configuration: Mapping[str, Any],
     provenance: Mapping[str, Any],
     *,
-    defaults: Mapping[str, Any] | None = None,
-    mirror_folder: Path | None = None,
-    fresh: bool = False,
+    defaults: Mapping[str, Any],
+    mirror_folder: Path | None,
+    fresh: bool,
 ) -> Iterator[StudyFolder]:
     """Lock the folder, check it and its mirror, restore what only the mirror has; wait for the mirror at the end.
 
-    `defaults`, of options that older results lack, are the baseline's unless given. `fresh` moves what both hold aside
-    first. LockError if another process writes there; StoreError if one of them holds something else, or the mirror
-    something that the folder lacks, or cannot be read. Raises OSError.
+    `defaults`: of options that older results lack. `fresh` moves what both hold aside first. LockError if another
+    process writes there; StoreError if one of them holds something else, or the mirror something that the folder lacks,
+    or cannot be read. Raises OSError.
     """
     mirror = Mirror(mirror_folder, warn=warn) if mirror_folder else None
     with FolderLock(folder):

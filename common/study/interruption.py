@@ -12,7 +12,7 @@ EXIT_INTERRUPTED = 75  # the state was saved; the same command goes on from it
 
 
 class Interrupted(Exception):
-    """Training was ended by a signal after its state was saved."""
+    """A signal ended the command; what it trained was saved first."""
 
 
 class Interruption:

@@ -189,7 +189,7 @@ def _write(staging: Path, parts: list[Described], owners: dict[RunKey, Described
     """Write all files of the merged study."""
     study = parts[0].study
     fields = {name: value for name, value in study["configuration"].items() if name not in (*RUN_FIELDS, "part")}
-    store = ResultsStore(staging, study["experiment"], fields)
+    store = ResultsStore(staging, study["experiment"], fields, defaults={})
     for provenance in (made for it in parts for made in it.study["made_by"]):
         if provenance not in store.made_by:
             store.describe(provenance)

@@ -60,7 +60,7 @@ class Mirror:
         return read_owner(self.folder)
 
     def push_results(self, folder: Path) -> None:
-        """Copy the CSV, JSON and PNG files of `folder` and its policies; at the first time, make this its mirror.
+        """Copy the CSV, JSON, PNG and HTML files of `folder` and its policies; at the first time, make this its mirror.
 
         They are read here, so call it from the thread that writes them, and before the `push` or `clear` that follows
         the runs they hold.

@@ -52,7 +52,9 @@ def main(experiment: Experiment, arguments: Sequence[str] | None = None) -> None
         run_study(experiment, config, quick=said.quick, fresh=said.fresh, part=part)
     except REFUSALS as problem:
         leave(f"error: {problem}", 2)
-    except (MemoryError, torch.OutOfMemoryError) as problem:
+    except (MemoryError, RuntimeError) as problem:  # the CPU's allocator raises a plain RuntimeError
+        if not isinstance(problem, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(problem):
+            raise
         first = (str(problem).splitlines() or ["no more"])[0]
         leave(f"error: out of memory ({first}); finished runs are kept; allowed: fewer --runs-per-shard", 1)
     except OSError as problem:
@@ -89,7 +91,6 @@ def run_study(
 
     `fresh` moves what the folder holds aside first. Raises what `main` turns into exit codes.
     """
-    check_parts(experiment, config)
     keys = study_keys(config)
     keys = part.of(keys) if part else keys
     board = Board(config, experiment.name) if config.tensorboard else None
@@ -98,6 +99,7 @@ def run_study(
     threads = runtime.set_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     size = runs_per_shard(experiment, config, device)
+    check_parts(experiment, config)  # which makes some of these networks, so there must be memory for them
     folder = study_folder(config, experiment, quick, part)
     opened = open_study(
         folder,

@@ -22,6 +22,7 @@ from common.study.parts import PARTS, Part, configuration, split, study_keys
 from common.study.runner import REFUSALS, own_results, show_study, study_folder
 
 LOGS = "logs"  # the folder of the parts' logs
+OWN_OPTIONS = {"dask": ("scheduler",), "slurm": ("partition", "minutes", "gpus", "cpus", "memory", "sbatch")}
 LAST_LINES = 5  # of a failed part's log that are shown
 
 
@@ -97,6 +98,7 @@ def _study(said: argparse.Namespace, options: list[str]) -> PartedStudy:
     spec = importlib.util.spec_from_file_location(script.stem, script)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(script.parent))  # as where it runs by itself
+    sys.modules[spec.name] = module  # where dataclasses look for their annotations
     spec.loader.exec_module(module)
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
@@ -111,9 +113,14 @@ def _study(said: argparse.Namespace, options: list[str]) -> PartedStudy:
             f"--{'fresh' if its.fresh else 'part'}: not with common.submit; allowed: the experiment's other options "
             f"(to start over, move the folder {PARTS} aside)"
         )
-    for name in ("parts", "jobs"):
-        if getattr(said, name) < 1:
-            raise ConfigError(f"--{name} {getattr(said, name)}: allowed: 1 or more")
+    for name in ("parts", "jobs", "minutes", "gpus", "cpus"):
+        least = 1 if name in ("parts", "jobs") else 0
+        if getattr(said, name) < least:
+            raise ConfigError(f"--{name} {getattr(said, name)}: allowed: {least} or more")
+    for backend, names in OWN_OPTIONS.items():
+        given = [name for name in names if getattr(said, name)]
+        if given and said.backend != backend:
+            raise ConfigError(f"--{given[0]}: allowed: with --backend {backend}, not {said.backend}")
     config = config if its.results_dir_given else own_results(config)
     folders = {name: _absolute(getattr(config, name)) for name in ("results_dir", "mirror", "tensorboard")}
     config = replace(config, **folders)

@@ -144,7 +144,7 @@ def bytes_per_run(experiment: Experiment, config: StudyConfig) -> int:
 
 
 def runs_per_shard(experiment: Experiment, config: StudyConfig, device: torch.device) -> int:
-    """How many runs train together: as asked, or as fit into half of the free memory; ConfigError if not one does."""
+    """Runs that train together: as asked, or as fit in half of the free memory; ConfigError if one fits in none."""
     needed, free = bytes_per_run(experiment, config), free_bytes(device)
     if needed > free:
         raise ConfigError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from common.agents.algorithm import Algorithm
 from common.agents.networks import Actor, Critic
 from common.agents.remedies import RECIPE, RecipeConfig, recipe_actor, recipe_algorithm, recipe_critic
-from common.config import StudyConfig, option
+from common.config import ConfigError, StudyConfig, option
 from common.experiment import Experiment
 from common.study.runner import main
 
@@ -27,6 +27,8 @@ class Config(RecipeConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.without and not self.with_recipe:
+            raise ConfigError("--without: allowed: with --with-recipe")
         for name, value in RECIPE.items():
             if self.with_recipe and getattr(self, name) == getattr(StudyConfig, name):
                 object.__setattr__(self, name, value)

@@ -12,11 +12,9 @@ sys.path.insert(1, sys.path[0] + "/../..")  # where common/ lies in the reposito
 from torch import nn
 
 from common.agents.networks import Actor
-from common.environment.mec_env import ACTION_SIZE
+from common.environment.mec_env import ACTION_SIZE, OUTPUTS
 from common.experiment import Experiment
 from common.study.runner import main
-
-OUTPUTS = ("offload", "compute", "power")
 
 
 class LayerNormActor(Actor):

@@ -153,6 +153,7 @@ def run(job: Job) -> dict[str, Any]:
     except ValueError:  # SAC draws from a distribution, which takes no NaN
         if finite(model):
             raise
+        callback.monitor.detach()  # training did not get to its end, where the callback does it
     seconds = time.perf_counter() - started
     if finite(model):
         returns, sd = evaluate(model, evaluation)
@@ -265,6 +266,8 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name} is {value}: a whole number from 1 on is needed")
     if not all(0 < rate < math.inf for rate in options.learning_rates):
         parser.error(f"--learning-rates are {options.learning_rates}: finite numbers above 0 are needed")
+    if not any(True for _ in jobs(options)):
+        parser.error("--arms: none of these has runs of these --algorithms on these --tasks")
     if options.results_dir is None:
         options.results_dir = RESULTS
         if not options.summary and (RESULTS.parent / RECORDED_MARK).exists():
@@ -290,7 +293,8 @@ def study(options: argparse.Namespace) -> None:
     path = options.results_dir / "runs.csv"
     rows = read(path)
     done = {tuple(row[name] for name in (*KEY, "steps")) for row in rows}
-    waiting = [] if options.summary else [job for job in jobs(options) if (*job.key, str(job.steps)) not in done]
+    asked = {} if options.summary else {job.key: job for job in jobs(options)}  # each once
+    waiting = [job for job in asked.values() if (*job.key, str(job.steps)) not in done]
     others = {key[:-1] for key in done}
     if any(job.key in others for job in waiting):
         sys.exit(f"error: {path} has runs of other --steps: give another --results-dir")
@@ -308,7 +312,7 @@ def study(options: argparse.Namespace) -> None:
                 shown = " ".join(str(row[name]) for name in KEY)
                 print(f"{shown}: return {row['return_mean']:.0f}, {row['verdict_end']}", flush=True)
     if not rows:
-        sys.exit(f"{path} has no runs yet: leave --summary out")
+        sys.exit(f"error: {path} has no runs yet: leave --summary out")
     from study_summary import write_summary
 
     for made in write_summary(path, options.results_dir):

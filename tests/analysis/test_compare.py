@@ -489,7 +489,8 @@ def test_study_in_progress_is_compared_on_its_pairs(tmp_path: Path, capsys: pyte
     folder = write_study(tmp_path, "other", done)
     (folder / ".lock.json").write_text("{}")
     (folder / "checkpoint").mkdir()
-    shutil.copytree(folder, folder.with_name("other.before-20260101-000000-000000"))
+    for aside in ("other.before-20260101-000000-000000", ".other.new"):
+        shutil.copytree(folder, folder.with_name(aside))
     folder.with_name("just_begun").mkdir()
     main(["--results-dir", str(tmp_path)])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "no study" not in line]

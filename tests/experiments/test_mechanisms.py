@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from common.agents.algorithm import Algorithm
 from common.agents.learner import Learner
 from common.agents.reports import RunKey
+from common.config import ConfigError
 
 KEYS = [RunKey(1, 1e-1, 1e-1)]
 SMALL = {"agents": 12, "batch_size": 8, "episodes": 20, "eval_episodes": 1}
@@ -165,8 +167,24 @@ def test_frozen_actors_keep_their_weights_while_the_critic_learns(options: dict[
 
 def test_clamped_rates_are_the_recipe_but_for_the_limit() -> None:
     """That its steps are not limited any more is above; its rates are the largest that remain."""
+    cls = experiments()["clamped_rates"].config
     recipe, clamped = (experiments()[name] for name in ("recipe", "clamped_rates"))
-    own = {"without": ("step_limit",), "actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)}
+    own = {"actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)}
     described = {"name": clamped.name, "description": clamped.description}
-    assert clamped == dataclasses.replace(recipe, **described, overrides=recipe.overrides | own)
+    assert clamped == dataclasses.replace(recipe, **described, overrides=recipe.overrides | own, config=cls)
+    assert issubclass(cls, recipe.config) and dataclasses.fields(cls) == dataclasses.fields(recipe.config)
     assert "reward_mean" in learner_of("clamped_rates").run_state
+    assert cls().without == ("step_limit",) and cls(without=("small_noise",)).without == ("small_noise", "step_limit")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("clamped_rates", {"actor_limit": 0.5}, "actor_limit"),
+        ("recipe", {"without": ("step_limit",), "critic_limit": 0.5}, "critic_limit"),
+        ("frozen_actors", {"without": ("input_norm",)}, "--with-recipe"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(name: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        experiments()[name].config(**experiments()[name].overrides | options)

@@ -32,7 +32,7 @@ def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def rows_after(folder: Path, *arms: str) -> list[dict[str, str]]:
-    done = study(folder, "--arms", *arms)
+    done = study(folder, "--arms", *arms, *arms)
     assert done.returncode == 0, done.stderr
     with (folder / "runs.csv").open() as file:
         return list(csv.DictReader(file))
@@ -64,6 +64,7 @@ def test_other_tasks(monkeypatch: pytest.MonkeyPatch, task: str, algorithm: str)
         (("--learning-rates", "0"), "--learning-rates"),
         (("--learning-rates", "inf"), "--learning-rates"),
         (("--arm", "plain"), "--arm"),
+        (("--arms", "limit both and alpha"), "--arms"),  # which only SAC has
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:

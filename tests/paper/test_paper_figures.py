@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_study import edit, write_study
 
@@ -75,6 +76,20 @@ def test_a_pictures_checksum_is_that_of_its_numbers(recorded: Recordings, result
     shutil.copytree(results, tmp_path / "results")
     edit(tmp_path / "results" / "scaled" / "baseline" / schema.RUNS, lambda text: text.replace(",60,", ",61,"))
     assert make.drawn(FIGURES["fig2_stopping_bubble"](Recordings(tmp_path / "results"))) != first
+
+
+@pytest.mark.parametrize("changed", ["legend", "tick", "colour", "face"])
+def test_a_pictures_checksum_is_that_of_its_words_and_colours(changed: str) -> None:
+    def checksum(**other: str) -> str:
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot([0, 1], [1, 2], color=other.get("colour", "red"), label=other.get("legend", "a rate"))
+        axes.scatter([1], [2], color=other.get("face", "red"))
+        axes.set_yticks([0], [other.get("tick", "The recipe")])
+        figure.legend()
+        return make.drawn(figure)
+
+    assert checksum() == checksum() != checksum(**{changed: "blue"})
 
 
 def test_same_bytes_without_dates(recorded: Recordings, tmp_path: Path) -> None:

@@ -98,5 +98,5 @@ def test_nobody_trains_on_it(tmp_path: Path) -> None:
     archive(folder)
     before = contents(folder)
     with pytest.raises(StoreError, match=r"csv\.gz"):
-        ResultsStore(folder, "baseline", {})
+        ResultsStore(folder, "baseline", {}, defaults={})
     assert contents(folder) == before

@@ -172,6 +172,7 @@ MISTAKEN: dict[str, tuple[Experiment, tuple[str, ...]]] = {
     "loss of another shape": (Experiment("mistaken", "", algorithm=LossPerAgent), ("actor_loss", "(2, 10)", "(2,)")),
     "state that is no number": (Experiment("mistaken", "", algorithm=TensorState), ("TensorState.run_state", "number")),
     "name of a folder": (Experiment("mis/taken", ""), ("mis/taken", "letters")),
+    "name of a variant": (Experiment("mis-taken", ""), ("mis-taken", "letters")),
 }
 
 

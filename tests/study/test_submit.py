@@ -133,6 +133,18 @@ def test_dask_loses_a_worker(tmp_path: Path) -> None:
     assert "going on with" in log and "is finished" in log
 
 
+LATER = """
+from __future__ import annotations
+from dataclasses import dataclass
+from common.config import StudyConfig, option
+from common.experiment import Experiment
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    gentle: bool = option(False, "annotations that dataclasses look up later")
+
+EXPERIMENT = Experiment("own", "A test.", config=Config)
+"""
 REFUSED = {
     "nobody": ([], "nobody"),
     "parts": (["--parts", "5"], "5 parts"),
@@ -142,7 +154,10 @@ REFUSED = {
     "part": (["--part", "1/2"], "--part"),
     "fresh": (["--fresh"], "--fresh"),
     "option": (["--gama", "1"], "--gama"),
+    "another script's option": (["--gama", "1"], "--gama"),
     "no Slurm package": (["--backend", "slurm"], "requirements-cluster.txt"),
+    "another backend's": (["--partition", "gpu"], "--partition"),
+    "negative": (["--backend", "slurm", "--minutes", "-5"], "--minutes -5"),
     "no value": (["--backend", "slurm", "--sbatch", "account"], "--sbatch account"),
     "no Dask package": (["--backend", "dask"], "requirements-cluster.txt"),
 }
@@ -153,7 +168,14 @@ def test_refused(what: str, tmp_path: Path, capsys: pytest.CaptureFixture, monke
     options, named = REFUSED[what]
     for package in ("submitit", "distributed"):
         monkeypatch.setitem(sys.modules, package, None)
-    name = {"nobody": "nobody", "no experiment": str(ROOT / "experiments" / "make_zips.py")}.get(what, "baseline")
+    own = tmp_path / "run_own_experiment.py"
+    own.write_text(LATER)
+    others = {
+        "nobody": "nobody",
+        "no experiment": ROOT / "experiments" / "make_zips.py",
+        "another script's option": own,
+    }
+    name = str(others.get(what, "baseline"))
     with pytest.raises(SystemExit) as stop:
         main([name, *STUDY, "--results-dir", str(tmp_path), "--parts", "2", *options])
     lines = capsys.readouterr().err.splitlines()
