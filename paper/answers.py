@@ -59,8 +59,8 @@ def underflow(r: Recordings) -> str:
             "than untrained"
         )
     base, exact = frozen[:2]
-    freeze = "The rounding makes the freeze" if exact <= base / 2 else "The freeze comes without that rounding, too"
-    learning = "and the loss of learning" if paid[1] > 0.5 else "but without it these runs do not learn either"
+    freeze = "The rounding makes the freeze" if exact <= base / 2 else "They freeze with the exact derivative, too"
+    learning = "and the loss of learning" if paid[1] > 0.5 else "and without the rounding these runs do not learn"
     beyond = fast(studies["the exact derivative"].runs)["largest_abs_preactivation"] > EXACTLY_ZERO
     return (
         f"`scaled`, actor rates from 0.01: {'; '.join(told)}. {freeze}, {learning}. In {of(beyond.sum(), len(beyond))} "
@@ -85,11 +85,12 @@ def single_remedies(r: Recordings) -> str:
         if not there:
             continue
         marks: dict[tuple[str, str], Callable[[StudyFiles], bool]] = {
-            ("no run died the first death with", "with every change a run died the first death"): lambda s: (
-                s.has_tanh and not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any()
-            ),
+            (
+                "no run died the first death (a tanh without slope) with",
+                "with every change a run died the first death",
+            ): lambda s: s.has_tanh and not s.ends["kind"].isin((load.DERIVATIVE, load.BOTH)).any(),
             ("no run stopped with", "with every change a run stopped"): lambda s: bool(s.runs["never"].all()),
-            ("most runs end better than untrained with", "with no change do most runs end better than untrained"): (
+            ("most runs end better than untrained with", "no change makes most runs end better than untrained"): (
                 lambda s: s.runs["improved"].mean() > 0.5
             ),
         }

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.analysis.comparison_statistics import BASELINE, FROZEN
+from common.analysis.comparison_statistics import BASELINE, FROZEN, is_frozen
 from common.monitor.diagnosis import VERDICTS
-from experiments.monitor.study_summary import ARM_ORDER, LIFTED, ending, summary, with_kind
+from experiments.monitor.study_summary import ARM_ORDER, LIFTED, SLOWER_CRITIC, ending, summary, with_kind
 from paper import load, macros
-from paper.answers import answers
-from paper.load import Recordings, experiment_names, fast, title
+from paper.answers import EXACT, answers, only_smaller_rates
+from paper.load import NotRecorded, Recordings, experiment_names, fast, title
 from paper.tables import experiments
 from paper.tables.experiments import (
     CLAMPED,
@@ -27,7 +27,7 @@ from paper.tables.experiments import (
     part_text,
     without_parts,
 )
-from paper.tables.law import spread
+from paper.tables.law import MEMORY, memory_studies, spread
 from paper.text import (
     MISSING,
     interval,
@@ -46,7 +46,10 @@ from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
 SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
-CONTROL_ROW = "its control, small rates instead of the limit (two distinct pairs, weighted as the 16)"
+CONTROL_ROW = (
+    "its control, small rates instead of the limit: actors at most 1e−4, critic at most 1e−3 (so 4 of the 16 pairs "
+    "become one, 12 another)"
+)
 RESULTS_HEADER = ["experiment", "runs that never stop", "pairs that learn", "median score", "above the baseline"]
 HEADER = [
     "preset", "study", "seeds", "never stop", "died: tanh / critic", "saturated (wrong side)", "untrained",
@@ -120,15 +123,22 @@ def sentence(r: Recordings, name: str) -> str:
     own = {p: r.get(p, n) for p in SHOWN for n in reversed(r.names(p)) if n.split("-")[0] == name and r.get(p)}
     if not own:
         return f"{SENTENCE} This experiment is not recorded with the present code yet."
+    if name in ANSWERS:
+        try:
+            return f"{SENTENCE} {ANSWERS[name](r)}"
+        except NotRecorded as missing:
+            return f"{SENTENCE} Not known yet: {str(missing).replace(f'{r.results.parent}/', '')}."
     if name == BASELINE:
         improved = of(r.runs["improved"].sum(), len(r.runs))
         return f"{SENTENCE} {first_death(r)}, and {improved} runs end better than untrained."
     parts = []
     for preset, study in own.items():
         said = []
-        for column, what in (("never", "never stop"), ("improved", "end better than untrained")) * (name != FROZEN):
-            here, base = (of(x[column].sum(), len(x)) for x in (study.runs, r.need(preset).runs))
-            said.append(f"{here} runs {what} (baseline: {base})")
+        base = r.need(preset).runs
+        same = base[base["seed"].isin(study.seeds)]
+        for column, what in (("never", "never stop"), ("improved", "end better than untrained")):
+            here, there = (of(x[column].sum(), len(x)) for x in (study.runs, same))
+            said.append(f"{here} runs {what} (baseline, same seeds: {there})")
         if study.one_age:
             said.append(f"the median score is {number(r.row(preset, study.name).median_score)}")
         parts.append(f"on `{preset}`{few_seeds(study)} {listed(said)}")
@@ -136,6 +146,45 @@ def sentence(r: Recordings, name: str) -> str:
     if early:
         parts.append(f"scores on {listed(early)} are not compared, because full runs are not recorded there yet")
     return f"{SENTENCE} {title(study.name)}: {'; '.join(parts)}."
+
+
+def frozen(r: Recordings) -> str:
+    """What the critic's ranking of offloads scores by itself."""
+    told = []
+    for name, what in ((FROZEN, "{} by itself"), (f"{FROZEN}-with-{RECIPE}", "with the rest of the recipe {}")):
+        there = [preset for preset in load.PRESETS if r.get(preset, name)]
+        scores = listed([f"{number(r.row(preset, name).median_score)} on `{preset}`" for preset in there])
+        told += [what.format(scores)] if there else []
+    return f"With actors that never move, the critic's ranking of who offloads scores {'; '.join(told)} (medians)."
+
+
+def memory(r: Recordings) -> str:
+    """How long weights coast by β₁, and whether that does runs any good."""
+    lags, learned, base = [], [], 0
+    for beta1, study in memory_studies(r):
+        of_rates = fast(study.agents).groupby("actor_lr")["lag"].median()
+        lags.append(f"{span(of_rates)} at {beta1:g}")
+        learned.append(r.row("scaled", study.name).viable_cells)
+        base = learned[-1] if study.name == BASELINE else base
+    good = "pairs reach half of the possible score" if max(learned) > base else "no more pairs learn for it"
+    return (
+        "The freeze follows as Adam's memory fades: on `scaled`, actor rates from 0.01, weights coast on after their "
+        f"gradient died for a median of so many episodes, by β₁: {listed(lags)}; {good}."
+    )
+
+
+def exact(r: Recordings) -> str:
+    """Whether agents still freeze where the derivative of tanh is not rounded."""
+    base, study = r.need("scaled"), r.need("scaled", EXACT)
+    shares = [share(fast(s.agents)["freeze_episode"].notna().mean()) for s in (study, base)]
+    improved = fast(study.runs)["improved"]
+    return (
+        f"On `scaled` with actor rates from 0.01, {shares[0]} of the agents freeze without the rounding of the "
+        f"derivative (baseline: {shares[1]}), and {of(improved.sum(), len(improved))} runs end better than untrained."
+    )
+
+
+ANSWERS = {CLAMPED: only_smaller_rates, FROZEN: frozen, MEMORY: memory, EXACT: exact}  # of what asks something else
 
 
 def monitor(r: Recordings) -> str:
@@ -152,7 +201,8 @@ def pendulum(r: Recordings) -> str:
         return f"{SENTENCE} What limited steps do for these agents is not recorded with the present code yet."
     limited, plain = (ends[ends["kind"] == kind] for kind in ("limited", "plain"))
     said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, {solved(limited)} runs of "
-    said += f"{listed(limited['algorithm'])} end above −300 where every optimiser's steps are limited (medians "
+    said += f"{listed(limited['algorithm'])} are solved (end above −300) where every optimiser's steps are limited "
+    said += "(medians "
     said += f"{span(limited['return_median'])}) and {solved(plain)} plain ones "
     said += f"({span(plain['return_median'], ',.0f')}): "
     said += f"{plain['without_slope_at_end'].sum()} have a tanh without slope"
@@ -160,8 +210,8 @@ def pendulum(r: Recordings) -> str:
     said += f", {units} all hidden units dead." if units else "."
     alone = {side: ends[ends["arm"] == f"limit {side}"] for side in ("actor", "critic")}
     if all(len(own) for own in alone.values()):
-        said += f" The actor's limit alone lifts {solved(alone['actor'])} ({listed(alone['actor']['algorithm'])}), "
-        said += f"the critic's alone {solved(alone['critic'])}."
+        said += f" The actor's limit alone suffices in {solved(alone['actor'])} "
+        said += f"({listed(alone['actor']['algorithm'])}), the critic's alone in {solved(alone['critic'])}."
     usual = rows.query("task == 'Pendulum-v1' and learning_rate == 0.001")
     limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
     if len(limited) and len(plain):
@@ -178,15 +228,19 @@ def slope_elsewhere(r: Recordings) -> str:
         if not (len(plain) and len(limited)):
             continue
         counts = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (plain, limited)]
-        told.append(f"on {task} {counts[0]} plain and {counts[1]} limited runs")
+        told.append(f"{counts[0]} plain and {counts[1]} limited ones on {task}")
         mark, as_what = limited["untrained_median"], "no better than untrained"
         if task in LIFTED:
-            mark, as_what = LIFTED[task], f"below {number(LIFTED[task], '.0f')}"
-        poor = limited.loc[limited["return_median"] <= mark, "algorithm"]
+            mark, as_what = LIFTED[task], f"below {number(LIFTED[task], '.0f')} (solved)"
+        slower = own[own["arm"] == SLOWER_CRITIC].set_index("algorithm")["return_median"]
+        poor = [
+            f"{x} ({ending(slower[x])} with its critic limited to 0.001)" if x in slower.index else x
+            for x in limited.loc[limited["return_median"] <= mark, "algorithm"]
+        ]
         idle += [f"{as_what} for {listed(poor)} on {task}"] if len(poor) else []
     if not told:
         return ""
-    said = f" Without slope at 0.1 end {listed(told)}."
+    said = f" On other tasks at 0.1, runs that end without slope are {listed(told)}."
     if idle:
         said += f" Slope is not yet learning: with limited steps, too, the median is {'; '.join(idle)}."
     return said
@@ -349,10 +403,11 @@ def results(r: Recordings) -> str:
     there.sort(key=lambda name: (first.index(name) if name in first else len(first), name))
     note = (
         "Scores: 0 is random, 1 near-optimal; median over the pairs of rates, mean over seeds. A pair *learns* when "
-        "its score is at least 0.5 and above that of actors that never move (with fewer than five seeds: both in each "
-        "of them; “at most” where it cannot be told). *Above the baseline* is the mean over the same seeds and pairs, "
-        "so not the difference of the medians. Weights that never stop may still learn nothing. Clamped rates are the "
-        "recipe's control; its two distinct pairs count alike here. `thesis`: [docs/findings.md](docs/findings.md)."
+        "its score is at least 0.5 and above that of actors that never move (with five seeds or more by the 95% "
+        "interval, with fewer in each seed). *Above the baseline* is the mean over the same seeds and pairs, so not "
+        "the difference of the medians. Weights that never stop may still learn nothing. Clamped rates has two pairs, "
+        "which stand for 4 and 12 of the recipe's, here each counts once; frozen actors, whose rate is 0, are a "
+        "control as well. `thesis`: [docs/findings.md](docs/findings.md)."
     )
     if any(not s.one_age for p in SHOWN for name in there if (s := r.get(p, name))):
         note += f" {DAGGER} scores of several ages, because runs were stopped early: not compared with the baseline."
@@ -369,9 +424,14 @@ def results_row(r: Recordings, preset: str, study: load.StudyFiles) -> list[str]
     """Cells of RESULTS_HEADER."""
     row, name = r.row(preset, study.name), study.name
     return [
-        f"[{title(name)}](experiments/{name}/README.md)", of(row.runs_never_stopping, row.runs), learns(row, study),
+        f"[{title(name)}](experiments/{name}/README.md)", go_on(row), learns(row, study),
         median_score(row, study), against_baseline(r, preset, name),
     ]  # fmt: skip
+
+
+def go_on(row: pd.Series) -> str:
+    """Runs that never stop, of actors that ever move."""
+    return MISSING if is_frozen(row.name) else of(row.runs_never_stopping, row.runs)
 
 
 def page(r: Recordings, name: str) -> str:
@@ -401,7 +461,7 @@ def page_row(r: Recordings, preset: str, name: str) -> list[str]:
     row, study = r.row(preset, name), r.get(preset, name)
     wrong = share(row.median_final_wrong_side_saturation)
     return [
-        f"`{preset}`", title(name), seeds_text(study.seeds), of(row.runs_never_stopping, row.runs),
+        f"`{preset}`", title(name), seeds_text(study.seeds), go_on(row),
         " / ".join(experiments.deaths(study)),
         f"{share(row.median_final_saturation)} ({wrong})",
         number(row.untrained_score), median_score(row, study), number(study.runs["drift"].median()), learns(row, study),
@@ -464,7 +524,8 @@ def deaths(r: Recordings) -> str:
             spread(own["lag"].dropna()),
         ])  # fmt: skip
     header = ["preset", "actor lr", "agents whose gradient died", "… before episode 50", "agents frozen"]
-    return markdown([*header, "median death", "median freeze", "lag: median (5%–95%)"], rows)
+    told = "Medians: death of the agents whose gradient died, freeze of those that froze, lag of those with both."
+    return f"{told}\n\n{markdown([*header, 'median death', 'median freeze', 'lag: median (5%–95%)'], rows)}"
 
 
 def ratios(r: Recordings) -> str:

@@ -167,11 +167,17 @@ def save_study_figures(study: Study) -> list[Path]:
 
 
 def small_png(figure: Figure) -> bytes:
-    """The figure as a PNG of at most COLOURS colours: a third of the bytes, and no eye tells the difference."""
+    """The figure as a PNG of at most COLOURS colours, a third of the bytes; those of its lines are exact."""
     drawn, picture = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
+    lines = {tuple(round(255 * x) for x in to_rgb(line.get_color())) for line in figure.findobj(Line2D)}
+    exact = [(255, 255, 255), *sorted(lines)[: COLOURS // 2]]
+    palette = Image.new("P", (1, 1))
     with Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        image = image.convert("RGB")
+        others = image.quantize(COLOURS - len(exact), dither=Image.Dither.NONE).getpalette()
+        palette.putpalette([*(x for colour in exact for x in colour), *others])
+        few = image.quantize(palette=palette, dither=Image.Dither.NONE)
     few.save(picture, format="png", optimize=True)
     return picture.getvalue()
 

@@ -19,7 +19,7 @@ def limit_steps(
     the optimiser count for themselves. A step that is short enough keeps its bits. The optimiser's moments stay as
     they are. Of two limits on one optimiser both hold, so the smaller one counts.
 
-    Returns a handle; its `remove()` ends the limit.
+    Returns a handle; its `remove()` ends the limit. Copies of the optimiser, and what is loaded from a file, have none.
     Raises TypeError where an argument is of another kind, ValueError where `relative` is not above 0 or `modules` hold
     none of the optimiser's parameters.
     """
@@ -42,6 +42,7 @@ class StepLimit:
         self._layer_of = _layers(modules)
         if modules is not None and not any(p in self._layer_of for g in optimizer.param_groups for p in g["params"]):
             raise ValueError("modules hold none of the optimiser's parameters: give the network that it trains")
+        self._kinds: list[tuple] = []
         self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
         self._handles = [
@@ -53,13 +54,14 @@ class StepLimit:
         """End the limit; a second call does nothing."""
         for handle in self._handles:
             handle.remove()
-        self._weights, self._before = [], []
+        self._kinds, self._weights, self._before = [], [], []
 
     @torch.no_grad()
     def _keep_weights(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
         weights = [p for group in optimizer.param_groups for p in group["params"]]
-        if [*map(id, self._weights)] != [*map(id, weights)]:  # else the copies of the last step are overwritten
-            self._weights, self._before = weights, [torch.empty_like(p) for p in weights]
+        kinds = [(id(p), p.shape, p.dtype, p.device) for p in weights]
+        if self._kinds != kinds:  # else the copies of the last step are overwritten
+            self._kinds, self._weights, self._before = kinds, weights, [torch.empty_like(p) for p in weights]
             places: dict[object, int] = {}
             place = [places.setdefault(self._layer_of.get(p, p), len(places)) for p in weights]
             self._place = torch.tensor(place, device=weights[0].device)

@@ -11,6 +11,9 @@ from torch.autograd.graph import GradientEdge, Node
 from . import definitions
 from .graph import KEPT_CALLS, Call, Edge, Replay, is_compiled, nearest_tanhs, run_again, search, tensors_in
 
+PROBABILITY = 1e-3  # how close to 1 a critic's outputs of every sample add up, to be taken for probabilities
+CLAMPS = ("Clamp", "Hardtanh")  # how nodes begin that let no gradient through beyond their bounds
+
 
 class MonitorError(ValueError):
     """The monitor did not find what it measures; the message says what it looked for and which argument helps."""
@@ -87,10 +90,13 @@ def scalars_of(found: list[Bounded]) -> dict[str, Tensor]:
 class Actor:
     """One actor network and what the update that is measured now has shown of it."""
 
-    def __init__(self, network: nn.Module, head: nn.Module | None, optimizers: list[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, network: nn.Module, head: nn.Module | None, optimizers: list[torch.optim.Optimizer], critic: int
+    ) -> None:
         self.network = network
         self.head = head
-        self.side = Side("actor", optimizers, set(network.parameters()))
+        self.critic = critic  # place of its own in the list of critics
+        self.side = Side("actor", optimizers, [network])
         self.history: list[dict[str, float]] = []
         self.forget()
 
@@ -114,11 +120,11 @@ class Actor:
         """Take ∂Q/∂a where a critic's call depends on this actor, by these outputs and the tanh behind each.
 
         whole: the call is that of the whole critic, so its output is Q; else Q is an output with one value per sample.
-        The first critic of the list counts; a later pass of the actor replaces an earlier one.
+        The actor's own critic counts, or else the first of the list; a later pass of the actor replaces an earlier one.
         """
         ours = self.outputs()
         bounded = _actions({here: tanh for here, tanh in reached.items() if here in ours}, ours)
-        known = {(seen.call, seen.output) for seen in self.seen if seen.critic <= critic}
+        known = {(seen.call, seen.output) for seen in self.seen if self._rank(seen.critic) <= self._rank(critic)}
         if not bounded or any(ours[here] in known for here in bounded):  # empty: so many calls ago that none was kept
             return
         places = [ours[here] for here in bounded]
@@ -131,6 +137,12 @@ class Actor:
         rows.add(sum(shape[:-1].numel() for shape in shapes.values()))  # calls of one actor, stacked
         values = [t for t in outputs if t.numel() in rows]
         if not values and whole:  # several numbers per sample, such as quantiles: their mean
+            numbers = outputs[0].detach()
+            if bool((numbers >= 0).all() and ((numbers.sum(-1) - 1).abs() < PROBABILITY).all()):
+                raise MonitorError(
+                    "the critic returns probabilities, whose mean is no Q: give critic= a module that the actor's loss "
+                    "calls and that returns Q, their sum weighted by the atoms"
+                )
             values = [outputs[0] * (next(iter(shapes.values()))[0] / outputs[0].numel())]
         if not values:
             return
@@ -143,6 +155,9 @@ class Actor:
             output = call.outputs[place] if action is None else action
             slope = next((one for one in found if one is not None), torch.zeros_like(output))  # 0: none depends on it
             self.seen.append(Seen(critic, call, place, slope, action))
+
+    def _rank(self, critic: int) -> tuple[bool, int]:
+        return critic != self.critic, critic
 
     def before_step(self) -> None:
         """Find z, a and ∂Q/∂a by making the actor's pass again.
@@ -187,16 +202,17 @@ class Actor:
             return None
         slopes = torch.cat(torch.autograd.grad(output, results, seen.slope.reshape(output.shape), True), -1)
         z, places = (torch.cat(given, -1), places) if head is None else (head, [])
-        return Bounded(seen.call, seen.output, z, torch.cat(results, -1), slopes, tanhs=places)
+        return Bounded(seen.call, seen.output, z, torch.cat(results, -1), slopes, _clipped(given), places)
 
     def _tanh_unseen(self, replay: Replay, call: Call, place: int) -> Bounded | None:
         """Without a critic: the tanh inside, or one after the actor where a head says what enters it."""
         head, (places, given, results) = replay.heads[call], _tanhs(replay, replay.outputs[call][place])
         if head is not None:
-            return Bounded(call, place, head, torch.cat(results, -1) if places else head.tanh(), None)
+            a = torch.cat(results, -1) if places else head.tanh()
+            return Bounded(call, place, head, a, None, _clipped(given) if places else None)
         if not places:
             return None
-        return Bounded(call, place, torch.cat(given, -1), torch.cat(results, -1), None, tanhs=places)
+        return Bounded(call, place, torch.cat(given, -1), torch.cat(results, -1), None, _clipped(given), places)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -241,6 +257,19 @@ def _outside(replay: Replay, seen: Seen) -> Bounded:
     return Bounded(seen.call, seen.output, head, seen.action, seen.slope, inner == 0)
 
 
+def _clipped(given: list[Tensor]) -> Tensor | None:
+    """Where what enters the tanh comes out of a clamp without a slope; None where there is no clamp."""
+    clamps = [t.grad_fn if t.grad_fn is not None and t.grad_fn.name().startswith(CLAMPS) else None for t in given]
+    if not any(clamps):
+        return None
+    where = [
+        torch.zeros_like(t, dtype=torch.bool) if clamp is None
+        else torch.autograd.grad(t.sum(), GradientEdge(*clamp.next_functions[0]), retain_graph=True)[0] == 0
+        for t, clamp in zip(given, clamps, strict=True)
+    ]  # fmt: skip
+    return torch.cat(where, -1)
+
+
 def _tanhs(replay: Replay, output: Tensor) -> tuple[list[int], list[Tensor], list[Tensor]]:
     """Of the tanh that made this output: their places in the pass, what they received and what they returned."""
     nodes = nearest_tanhs(output)
@@ -265,10 +294,19 @@ class Side:
 
     name: str
     given: list[torch.optim.Optimizer]
-    parameters: set[Tensor]
+    networks: list[nn.Module]
+    parameters: set[Tensor] = field(init=False, default_factory=set)
     before: dict[torch.optim.Optimizer, dict[Tensor, Tensor]] = field(default_factory=dict)
     gradients: dict[torch.optim.Optimizer, Tensor] = field(default_factory=dict)
     steps: dict[torch.optim.Optimizer, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> bool:
+        """Find the networks' parameters; whether there are others than before: layers can be replaced."""
+        known, self.parameters = self.parameters, {p for network in self.networks for p in network.parameters()}
+        return known != self.parameters
 
     def of(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
         """Those of the optimiser's parameters that belong to this side; none where the side has other optimisers."""

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -29,8 +30,9 @@ class SaturationMonitor:
 
     actor: the network, or a list or nn.ModuleList of networks (MADDPG); targets are not given. One that several agents
         share is one network, whose calls for one critic's call count together.
-    critic: the network that the actor's loss calls with the action, alone or concatenated, or a list, of which the
-        first that receives an actor's action counts. Without it nothing is known of ∂Q/∂a.
+    critic: the network that the actor's loss calls with the action, alone or concatenated, or a list. ∂Q/∂a is read at
+        the actor's own, where there are as many as actors and that one receives its action, else at the first one that
+        does. Without it nothing is known of ∂Q/∂a.
     actor_optimizer, critic_optimizer: an optimiser or a list; found by their parameters where they are not given.
     head: the module whose output is the pre-activation z (a list for a list of actors); None finds the tanh itself.
     every: measures the first update and then one in `every`; an update is one step of the (first) actor's optimiser.
@@ -52,7 +54,7 @@ class SaturationMonitor:
         head: Modules | None = None,
         every: int = 50,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
             raise MonitorError(f"every is {every!r}: a whole number of actor updates from 1 on is needed")
         actors, critics = _listed(actor, nn.Module, "actor"), _listed(critic, nn.Module, "critic")
         heads = _listed(head, nn.Module, "head") or [None] * len(actors)
@@ -67,9 +69,13 @@ class SaturationMonitor:
             _listed(given, torch.optim.Optimizer, name)
             for given, name in ((actor_optimizer, "actor_optimizer"), (critic_optimizer, "critic_optimizer"))
         )
-        self._actors = [Actor(network, own_head, own) for network, own_head in zip(actors, heads, strict=True)]
+        each = len(critics) == len(actors)  # a critic of its own
+        self._actors = [
+            Actor(network, own_head, own, place if each else 0)
+            for place, (network, own_head) in enumerate(zip(actors, heads, strict=True))
+        ]
         self._critics = critics
-        self._critic_side = Side("critic", theirs, {p for network in critics for p in network.parameters()})
+        self._critic_side = Side("critic", theirs, critics)
         self._check()
 
         self._recorders = [Recorder(actor.network, actor.called) for actor in self._actors]
@@ -160,6 +166,8 @@ class SaturationMonitor:
 
     def _watch(self) -> None:
         self._watching = True
+        if any([side.look() for side in (*(actor.side for actor in self._actors), self._critic_side)]):
+            self._roles.clear()
         for recorder in self._recorders:
             recorder.start()
 

@@ -1,5 +1,7 @@
 """SaturationMonitor for Stable-Baselines3's DDPG, TD3 and SAC, as a callback."""
 
+from weakref import WeakKeyDictionary
+
 from torch import nn
 
 from .measure import MonitorError
@@ -9,6 +11,8 @@ try:
     from stable_baselines3.common.callbacks import BaseCallback
 except ImportError as missing:
     raise ImportError("saturation_monitor.sb3 needs Stable-Baselines3: pip install stable-baselines3") from missing
+
+WATCHING: WeakKeyDictionary = WeakKeyDictionary()  # model -> the monitor of its latest `learn`
 
 
 class SaturationCallback(BaseCallback):
@@ -35,8 +39,10 @@ class SaturationCallback(BaseCallback):
             )
         earlier, head = self.monitor, _clipped(actor)
         self.monitor = SaturationMonitor(actor, critic, actor.optimizer, critic.optimizer, head, self.every)
-        if earlier is not None:
-            earlier.detach()  # an exception may have ended its training
+        for left in (earlier, WATCHING.get(self.model)):
+            if left is not None:
+                left.detach()  # an exception may have ended its training
+        WATCHING[self.model] = self.monitor
         if earlier is not None and self.num_timesteps > 0:
             self.monitor.history, self.monitor.updates = earlier.history, earlier.updates
         self._recorded = len(self.monitor.history)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from synthetic_study import GRID, write_study
 
 from common.analysis import figures
@@ -90,6 +93,20 @@ def test_colour_belongs_to_the_learning_rate() -> None:
     colours = [figures.actor_colour(rate) for rate in (1e-5, 1e-4, 3e-4, *GRID[1:], 1.0)]
     assert len(set(colours)) == len(colours) and figures.actor_colour(0.0) == (0, 0, 0)  # frozen actors
     assert colours[1] == pytest.approx((0, 0x72 / 255, 0xB2 / 255))
+
+
+def test_a_small_picture_has_the_lines_colours_exactly() -> None:
+    """Of a picture of many other colours, which take nearly all of the few."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.imshow(np.random.default_rng(0).random((90, 90, 3)))
+    for rate in GRID:
+        axes.plot([0, 80], [10, 10 + 1e3 * rate], color=figures.actor_colour(rate), linewidth=0.5, alpha=0.3)
+        axes.axhline(-20 * math.log10(rate), color=figures.actor_colour(rate), linewidth=3)
+    with Image.open(io.BytesIO(figures.small_png(figure))) as image:
+        found = {colour for _, colour in image.convert("RGB").getcolors(2**20)}
+    assert len(found) <= figures.COLOURS
+    assert {tuple(round(255 * x) for x in figures.actor_colour(rate)) for rate in GRID} <= found
 
 
 def test_saved_figures_lie_beside_the_files_and_outlive_a_failure(

@@ -116,6 +116,17 @@ def test_parameter_groups_added_later_are_limited() -> None:
         assert 0 < float(moved.norm()) <= allowed(old, 0.01) * (1 + 1e-3)
 
 
+def test_weights_of_another_kind_are_limited_from_then_on() -> None:
+    weights = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    limit_steps(optimizer, 0.1)
+    for data in (torch.ones(4), torch.ones(4, dtype=torch.float64), torch.ones(9)):
+        weights.grad, weights.data = None, data.clone()
+        weights.sum().backward()
+        optimizer.step()
+        assert weights.dtype == data.dtype and torch.allclose(weights, 0.9 * data)
+
+
 def test_tensors_of_several_dtypes_are_limited() -> None:
     dtypes = (torch.float32, torch.float64, torch.bfloat16)
     tensors = [torch.full((50,), 1.0, dtype=dtype, requires_grad=True) for dtype in dtypes]

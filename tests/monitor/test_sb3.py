@@ -183,7 +183,8 @@ def test_learning_goes_on_after_a_checkpoint(tmp_path: Path) -> None:
     assert [row["update"] for row in callback.monitor.history] == before
 
 
-def test_an_exception_in_learn_is_mended_by_the_next_learn() -> None:
+@pytest.mark.parametrize("another", [None, SaturationCallback(every=10)])
+def test_an_exception_in_learn_is_mended_by_the_next_learn(another: SaturationCallback | None) -> None:
     class Stop(stable_baselines3.common.callbacks.BaseCallback):
         def _on_step(self) -> bool:
             if self.n_calls == 100:
@@ -194,7 +195,7 @@ def test_an_exception_in_learn_is_mended_by_the_next_learn() -> None:
     without = hooks(model)
     with pytest.raises(KeyboardInterrupt):
         model.learn(STEPS, callback=[callback, Stop()])
-    model.learn(STEPS, callback=callback)
+    model.learn(STEPS, callback=another if another else callback)
     assert hooks(model) == without
 
 

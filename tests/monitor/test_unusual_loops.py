@@ -289,6 +289,80 @@ def test_all_weights_that_are_stepped_count(how: str) -> None:
     assert found == pytest.approx([float(x) for x in (gradient.norm(), (after - before).norm(), moved)], rel=1e-3)
 
 
+def test_layers_replaced_meanwhile_count() -> None:
+    actor, critic = FunctionalActor(), Critic()
+    with SaturationMonitor(actor, critic, every=1) as monitor:
+        plain_update(actor, critic, adam(actor))
+        actor.fc_mu = nn.Linear(8, ACTIONS)
+        optimizer = torch.optim.SGD(actor.parameters(), lr=0.1)
+        for _ in range(6):
+            plain_update(actor, critic, optimizer)
+    gradient = torch.cat([p.grad.flatten() for p in actor.parameters()])
+    assert monitor.scalars()["actor_gradient_norm"] == pytest.approx(float(gradient.norm()))
+    assert monitor.scalars()["actor_step_norm"] == pytest.approx(0.1 * float(gradient.norm()), rel=1e-3)
+
+
+@pytest.mark.parametrize("clamp", [lambda z: z.clamp(-2, 2), nn.Hardtanh(-2, 2)])
+@pytest.mark.parametrize("head", [True, False])
+def test_what_a_clamp_holds_has_no_slope(clamp: Callable[[Tensor], Tensor], head: bool) -> None:
+    class Clamped(FunctionalActor):
+        def forward(self, obs: Tensor) -> Tensor:
+            return torch.tanh(clamp(self.z(obs)))
+
+    actor, critic = Clamped(), Critic()
+    with torch.no_grad():
+        actor.fc_mu.bias[0] = 30.0
+    with SaturationMonitor(actor, critic, head=actor.fc_mu if head else None, every=1) as monitor:
+        plain_update(actor, critic, adam(actor))
+    found = monitor.scalars()
+    assert found["zero_derivative_share"] == 0.5 and found["saturation_ratio"] >= 0.5
+    assert (found["z_abs_max"] > 20) == head
+
+
+def test_every_agent_is_read_at_its_own_critic() -> None:
+    """Though one pass through both critics serves both losses: the second agent's critic wants its action back."""
+
+    class Slope(nn.Module):
+        def __init__(self, slope: float) -> None:
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor(slope))
+
+        def forward(self, _obs: Tensor, actions: Tensor) -> Tensor:
+            return self.slope * actions.sum(1, keepdim=True)
+
+    actors, critics = [FunctionalActor(), FunctionalActor()], [Slope(1.0), Slope(-1.0)]
+    for actor in actors:
+        nn.init.constant_(actor.fc_mu.bias, 4.0)
+        nn.init.zeros_(actor.fc_mu.weight)
+    optimizers = [adam(actor) for actor in actors]
+    with SaturationMonitor(actors, critics, every=1) as monitor:
+        for _ in range(3):
+            obs, *_ = batch()
+            joint = torch.cat([actor(obs) for actor in actors], 1)
+            losses = [-critic(obs, joint).mean() for critic in critics]
+            for actor, loss in zip(actors, losses, strict=True):
+                gradients = torch.autograd.grad(loss, [*actor.parameters()], retain_graph=True)
+                for p, gradient in zip(actor.parameters(), gradients, strict=True):
+                    p.grad = gradient
+            for optimizer in optimizers:
+                optimizer.step()
+    assert monitor.scalars()["stuck_share"] == monitor.scalars()["bang_bang_share"] == 0.5
+
+
+def test_a_critic_of_probabilities_is_refused() -> None:
+    class Categorical(Critic):
+        def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+            atoms = torch.linspace(-1, 1, 11)
+            return (super().forward(obs, action) * atoms).softmax(-1)
+
+    actor, critic = FunctionalActor(), Categorical()
+    atoms, optimizer = torch.linspace(-1, 1, 11), adam(actor)
+    obs, *_ = batch()
+    with pytest.raises(MonitorError, match="returns probabilities") as refused, SaturationMonitor(actor, critic):
+        step(optimizer, -(critic(obs, actor(obs)) * atoms).sum(1).mean())
+    assert "critic=" in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_one_optimiser_for_actor_and_critic_steps_for_one_of_them_at_a_time() -> None:
     actor, critic = FunctionalActor(), Critic()
     optimizer = adam(actor, critic)

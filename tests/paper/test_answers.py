@@ -56,8 +56,8 @@ def recorded(**studies: SimpleNamespace) -> SimpleNamespace:
     ("frozen", "improved", "said"),
     [
         ([None, 900], [True, True], "The rounding makes the freeze, and the loss of learning."),
-        ([None, None], [True, False], "makes the freeze, but without it these runs do not learn either."),
-        ([900, 900], [False, False], "The freeze comes without that rounding, too, but without it"),
+        ([None, None], [True, False], "makes the freeze, and without the rounding these runs do not learn."),
+        ([900, 900], [False, False], "They freeze with the exact derivative, too, and without the rounding"),
     ],
 )
 def test_underflow(frozen: list, improved: list, said: str) -> None:
@@ -73,7 +73,8 @@ def test_single_remedies() -> None:
     controls = {"clamped_rates": both, "recipe": both, "frozen_actors-with-recipe": both}
     text = answers.single_remedies(recorded(baseline=study(), flat=flat, both=both, clipped=clipped, **controls))
     assert text == (
-        "On `scaled`, of 3 recorded changes: no run died the first death with flat; no run stopped with both; "
+        "On `scaled`, of 3 recorded changes: no run died the first death (a tanh without slope) with flat; "
+        "no run stopped with both; "
         "most runs end better than untrained with both."
     )
 
@@ -150,14 +151,15 @@ def test_the_monitors_sentence() -> None:
     ]  # fmt: skip
     recorded = SimpleNamespace(monitor=pd.DataFrame(rows))
     text = monitor(recorded)
-    assert "2 of 3 runs of TD3 end above −300" in text and "(medians −200) and 0 of 3 plain ones" in text
+    assert "2 of 3 runs of TD3 are solved" in text and "(medians −200) and 0 of 3 plain ones" in text
     assert "(−1,300): 3 have a tanh without slope." in text
     assert "alone" not in text  # the critic's limit alone is not recorded
     assert "| Pendulum-v1 | 1e−1 | TD3 | −1,300, 0 of 3 | −110, 3 of 3 | −200, 2 of 3 |" in agents_table(recorded)
     assert "not recorded" in monitor(SimpleNamespace(monitor=None))
     assert slope_elsewhere(recorded) == ""
     cheetah = SimpleNamespace(monitor=recorded.monitor.assign(task="HalfCheetah-v5"))
-    told = " Without slope at 0.1 end on HalfCheetah-v5 3 of 3 plain and 0 of 3 limited runs."
+    told = " On other tasks at 0.1, runs that end without slope are 3 of 3 plain and 0 of 3 limited ones on "
+    told += "HalfCheetah-v5."
     assert slope_elsewhere(cheetah) == told
     cheetah.monitor["return_untrained"] = -100
     assert slope_elsewhere(cheetah).endswith("too, the median is no better than untrained for TD3 on HalfCheetah-v5.")

@@ -77,7 +77,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
 
 MACROS = {
     # design: 4 runs of 30 s are 2 minutes in both studies
-    "BaselineRuns": "4", "SeedList": "1", "StudyMinutes": "2", "BaselineMinutes": "2",
+    "BaselineRuns": "4", "SeedList": "1", "StudyMinutes": "2", "BaselineMinutes": "6",
     # published: paper/data
     "PublishedRatio": "1e−8 to 1e−4", "PublishedUnseededRange": "161–247", "PublishedSeededRange": "161–295",
     "PublishedReturnBaseline": "−29,325", "PublishedReturnBest": "−26,094",
