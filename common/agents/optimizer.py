@@ -37,8 +37,10 @@ class Adam:
         _, step_size, correction = scales
         exp_avg.lerp_(gradients, 1.0 - self.beta1)
         exp_avg_sq.mul_(self.beta2).addcmul_(gradients, gradients, value=1.0 - self.beta2)
-        # Roots of zeros and of numbers below the smallest normal one are slow, and lost beside any but a tiny eps.
+        # Numbers below the smallest normal one are slow, and so are roots of zeros; beside any but a tiny eps they are
+        # lost. The first moment of a dead gradient would stay among them for ever.
         floor = torch.finfo(exp_avg_sq.dtype).tiny if self.eps > 1e-12 else 0.0
+        torch.hardshrink(exp_avg, floor, out=exp_avg)
         floored = torch.clamp(exp_avg_sq, min=floor, out=gradients)
         denominator = floored.sqrt_().div_(correction).add_(self.eps)
         return torch.div(exp_avg, denominator, out=denominator).mul_(step_size)
