@@ -84,6 +84,25 @@ def test_adam_is_torchs(beta1: float, beta2: float, eps: float, scale: float) ->
         assert torch.equal(moved, weights - before)
 
 
+@pytest.mark.parametrize(("eps", "left"), [(1e-8, False), (1e-20, True)])
+def test_a_dead_gradients_moment_goes_to_zero_where_that_changes_no_weight(eps: float, left: bool) -> None:
+    """In float32, against torch's, whose first moment stays at the smallest numbers there are."""
+    random, rate = torch.Generator().manual_seed(0), torch.tensor([1e-1])
+    weights = torch.rand((1, 1, 1000), generator=random)
+    moments = tuple(torch.zeros_like(weights) for _ in range(2))
+    its = torch.nn.Parameter(weights.clone())
+    reference, own = torch.optim.Adam([its], lr=1e-1, eps=eps, foreach=False), Adam({}, eps=eps)
+    for step in range(1, 1201):
+        gradients = torch.randn(weights.shape, generator=random) * (step < 6)
+        its.grad = gradients.clone()
+        before = its.data.clone()
+        reference.step()
+        moved = own.step(weights, gradients, moments, own.scales(rate.double(), step).float(), True, 1)
+        if step > 400:
+            assert torch.equal(its.data, before) and not moved.any()
+    assert reference.state[its]["exp_avg"].any() and bool(moments[0].any()) == left
+
+
 def test_adams_options_reach_their_networks() -> None:
     """And with beta1 = 0 an actor stands still as soon as its gradient is zero, instead of coasting on."""
     options = {"beta1": 0.0, "critic_beta1": 0.5, "beta2": 0.9, "adam_eps": 1e-4, **SMALL}
