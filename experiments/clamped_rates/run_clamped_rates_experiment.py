@@ -26,7 +26,7 @@ class Config(RecipeConfig):
 EXPERIMENT = Experiment(
     name="clamped_rates",
     description=__doc__,
-    overrides=RECIPE | {"actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)},
+    overrides=RECIPE | {"without": ("step_limit",), "actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)},
     actor=recipe_actor,
     critic=recipe_critic,
     algorithm=recipe_algorithm,

@@ -169,7 +169,7 @@ def test_clamped_rates_are_the_recipe_but_for_the_limit() -> None:
     """That its steps are not limited any more is above; its rates are the largest that remain."""
     cls = experiments()["clamped_rates"].config
     recipe, clamped = (experiments()[name] for name in ("recipe", "clamped_rates"))
-    own = {"actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)}
+    own = {"without": ("step_limit",), "actor_lrs": (1e-4,), "critic_lrs": (1e-4, 1e-3)}
     described = {"name": clamped.name, "description": clamped.description}
     assert clamped == dataclasses.replace(recipe, **described, overrides=recipe.overrides | own, config=cls)
     assert issubclass(cls, recipe.config) and dataclasses.fields(cls) == dataclasses.fields(recipe.config)

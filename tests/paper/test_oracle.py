@@ -245,7 +245,7 @@ def test_the_recipe_and_its_controls(tmp_path: Path) -> None:
     assert body(experiments.recipe(r))[0] == " & ".join(map(latex, row.split(" & ")))
     text = finding(r)
     assert "2 of 2 pairs on `scaled` and `interior`" in text and "limit do alike on `scaled` and" in text
-    for row in ("the recipe | 0.70 (", "as the 16) | 0.70 (", "never move | 0.50 (1 seed)", "baseline | −0.50"):
+    for row in ("the recipe | 0.70 (", "12 another) | 0.70 (", "never move | 0.50 (1 seed)", "baseline | −0.50"):
         assert row in text
     controls = (
         "on interior clamped runs end no better than still actors",
