@@ -151,7 +151,7 @@ def test_the_monitors_sentence() -> None:
     ]  # fmt: skip
     recorded = SimpleNamespace(monitor=pd.DataFrame(rows))
     text = monitor(recorded)
-    assert "2 of 3 runs of TD3 are solved" in text and "(medians −200) and 0 of 3 plain ones" in text
+    assert "2 of 3 runs of TD3 are solved (end above −300)" in text and "(medians −200) and 0 of 3 plain ones" in text
     assert "(−1,300): 3 have a tanh without slope." in text
     assert "alone" not in text  # the critic's limit alone is not recorded
     assert "| Pendulum-v1 | 1e−1 | TD3 | −1,300, 0 of 3 | −110, 3 of 3 | −200, 2 of 3 |" in agents_table(recorded)

@@ -159,7 +159,8 @@ def test_the_sentence_of_a_page_says_what_is_comparable(tmp_path: Path) -> None:
     mixed = good[:3] + runs_with([0.5] * 4, 50)[3:]
     r = record(tmp_path, baseline=runs_with([0.1] * 4), layernorm=better, input_norm=mixed)
     told = sentence(r, "layernorm")
-    assert "3 of 4 runs never stop (baseline, same seeds: 0 of 4), 4 of 4 runs end better than untrained" in told
+    base = "(baseline, same seeds: 0 of 4)"
+    assert f"3 of 4 runs never stop {base}, 4 of 4 runs end better than untrained {base}" in told
     assert "median score is 0.50" in told and "(1 seed)" in told
     assert "not compared" in sentence(r, "input_norm") and "median score" not in sentence(r, "input_norm")
     assert "not recorded" in sentence(r, "td3") and "0 of 4 runs end better" in sentence(r, "baseline")
