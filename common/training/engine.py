@@ -22,7 +22,7 @@ from common.environment.mec_env import STEPS
 from common.environment.records import joined
 from common.experiment import Experiment
 from common.training.episode_graph import Capture, EpisodeGraphs, capture_on_cuda
-from common.training.memory import free_bytes, own_zeros, shared_zeros
+from common.training.memory import free_bytes, shared_zeros
 from common.training.timer import PhaseTimer
 from common.training.tuning import BLOCK_BYTES, CUDA_BLOCK_SHARE, MOST_RUNS_PER_SHARD, NUMBERS_AT_ONCE
 from common.training.workers import Workers, worker_count
@@ -48,10 +48,9 @@ class Engine(Learner):
         `warn` gets a line where episodes cannot be captured as CUDA graphs; `capture` and `dense` are for tests.
         """
         self.timer, self.threads, self.workers = PhaseTimer(), threads, Workers()
-        zeros = own_zeros if worker_count(threads, len(keys), device) == 1 else shared_zeros
         super().__init__(
             experiment, config, keys, device,
-            dense=dense, numbers_at_once=NUMBERS_AT_ONCE, zeros=zeros, phase=self.timer.phase,
+            dense=dense, numbers_at_once=NUMBERS_AT_ONCE, zeros=shared_zeros, phase=self.timer.phase,
         )  # fmt: skip
         if capture is None and device.type == "cuda" and config.cuda_graph:
             capture = capture_on_cuda

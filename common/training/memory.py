@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import math
@@ -51,17 +50,6 @@ def shared_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device)
         return torch.zeros(*shape, dtype=dtype, device=device)
     # Anonymous, not in /dev/shm, which is small in many containers; unmapped when the tensor is gone.
     return torch.frombuffer(mmap.mmap(-1, numbers * dtype.itemsize), dtype=dtype).view(*shape)
-
-
-def own_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros of this process alone, on large pages where the system has them: it looks up fewer addresses."""
-    numbers = math.prod(shape)
-    if device.type != "cpu" or not numbers or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(*shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, numbers * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
 def peak_resident_bytes() -> int:
