@@ -31,13 +31,15 @@ WRONG = 0.25  # share of saturated compute outputs on the worse bound from which
 
 def answers(r: Recordings) -> str:
     """Every question with its answer, or with what is not recorded."""
-    found = []
-    for question, answer in QUESTIONS.items():
-        try:
-            found.append(f"**{question}** {answer(r)}")
-        except NotRecorded as missing:
-            found.append(f"**{question}** Not known yet: {str(missing).replace(f'{r.results.parent}/', '')}.")
-    return "\n\n".join(found)
+    return "\n\n".join(f"**{question}** {answered(r, answer)}" for question, answer in QUESTIONS.items())
+
+
+def answered(r: Recordings, answer: Callable[[Recordings], str]) -> str:
+    """An answer, or what is not recorded of its data."""
+    try:
+        return answer(r)
+    except NotRecorded as missing:
+        return f"Not known yet: {str(missing).replace(f'{r.results.parent}/', '')}."
 
 
 def underflow(r: Recordings) -> str:

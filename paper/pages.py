@@ -10,8 +10,8 @@ from common.analysis.comparison_statistics import BASELINE, FROZEN, is_frozen
 from common.monitor.diagnosis import VERDICTS
 from experiments.monitor.study_summary import ARM_ORDER, LIFTED, SLOWER_CRITIC, ending, summary, with_kind
 from paper import load, macros
-from paper.answers import EXACT, answers, only_smaller_rates
-from paper.load import NotRecorded, Recordings, experiment_names, fast, title
+from paper.answers import EXACT, answered, answers, only_smaller_rates
+from paper.load import Recordings, experiment_names, fast, title
 from paper.tables import experiments
 from paper.tables.experiments import (
     CLAMPED,
@@ -124,10 +124,7 @@ def sentence(r: Recordings, name: str) -> str:
     if not own:
         return f"{SENTENCE} This experiment is not recorded with the present code yet."
     if name in ANSWERS:
-        try:
-            return f"{SENTENCE} {ANSWERS[name](r)}"
-        except NotRecorded as missing:
-            return f"{SENTENCE} Not known yet: {str(missing).replace(f'{r.results.parent}/', '')}."
+        return f"{SENTENCE} {answered(r, ANSWERS[name])}"
     if name == BASELINE:
         improved = of(r.runs["improved"].sum(), len(r.runs))
         return f"{SENTENCE} {first_death(r)}, and {improved} runs end better than untrained."
@@ -160,13 +157,13 @@ def frozen(r: Recordings) -> str:
 
 def memory(r: Recordings) -> str:
     """How long weights coast by β₁, and whether that does runs any good."""
-    lags, learned, base = [], [], 0
+    lags, learned = [], {}
     for beta1, study in memory_studies(r):
         of_rates = fast(study.agents).groupby("actor_lr")["lag"].median()
         lags.append(f"{span(of_rates)} at {beta1:g}")
-        learned.append(r.row("scaled", study.name).viable_cells)
-        base = learned[-1] if study.name == BASELINE else base
-    good = "pairs reach half of the possible score" if max(learned) > base else "no more pairs learn for it"
+        learned[study.name] = r.row("scaled", study.name).viable_cells
+    more = max(learned.values()) > learned[BASELINE]
+    good = "pairs reach half of the possible score" if more else "no more pairs learn for it"
     return (
         "The freeze follows as Adam's memory fades: on `scaled`, actor rates from 0.01, weights coast on after their "
         f"gradient died for a median of so many episodes, by β₁: {listed(lags)}; {good}."
@@ -202,8 +199,7 @@ def pendulum(r: Recordings) -> str:
     limited, plain = (ends[ends["kind"] == kind] for kind in ("limited", "plain"))
     said = f"{SENTENCE} On Pendulum-v1 at a learning rate of 0.1, {solved(limited)} runs of "
     said += f"{listed(limited['algorithm'])} are solved (end above −300) where every optimiser's steps are limited "
-    said += "(medians "
-    said += f"{span(limited['return_median'])}) and {solved(plain)} plain ones "
+    said += f"(medians {span(limited['return_median'])}) and {solved(plain)} plain ones "
     said += f"({span(plain['return_median'], ',.0f')}): "
     said += f"{plain['without_slope_at_end'].sum()} have a tanh without slope"
     units = plain["all_units_dead_at_end"].sum()
