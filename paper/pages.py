@@ -186,8 +186,9 @@ ANSWERS = {CLAMPED: only_smaller_rates, FROZEN: frozen, MEMORY: memory, EXACT: e
 
 def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents, all its tasks."""
-    others = macros.other_tasks(agents_of_others(r)) if r.monitor is not None else ""
-    return f"{pendulum(r)} At 0.1 {others}." if others else pendulum(r)
+    rows = agents_of_others(r)
+    others = macros.other_tasks(rows) if len(rows) else ""
+    return pendulum(r) + (f" At 0.1 {others}." if others else "") + smaller_rates(rows)
 
 
 def pendulum(r: Recordings) -> str:
@@ -208,11 +209,31 @@ def pendulum(r: Recordings) -> str:
     if all(len(own) for own in alone.values()):
         said += f" The actor's limit alone suffices in {solved(alone['actor'])} "
         said += f"({listed(alone['actor']['algorithm'])}), the critic's alone in {solved(alone['critic'])}."
-    usual = rows.query("task == 'Pendulum-v1' and learning_rate == 0.001")
-    limited, plain = (usual[usual["kind"] == kind] for kind in ("limited", "plain"))
-    if len(limited) and len(plain):
-        said += f" At 0.001 it is {solved(limited)} limited runs and {solved(plain)} plain ones."
-    return said
+    usual = rows.query("task == 'Pendulum-v1' and learning_rate < 0.1")
+    told = []
+    for small, own in usual.groupby("learning_rate"):
+        limited, plain = (own[own["kind"] == kind] for kind in ("limited", "plain"))
+        if len(limited) and len(plain):
+            told.append(f"at {small:g} it is {solved(limited)} limited runs and {solved(plain)} plain ones")
+    return f"{said} A{listed(told)[1:]}." if told else said
+
+
+def smaller_rates(rows: pd.DataFrame) -> str:
+    """On tasks other than Pendulum below 0.1: seeds whose run with every limit ends above the plain one."""
+    told = []
+    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)] if len(rows) else rows
+    for task, own in others.groupby("task") if len(others) else ():
+        cell = ["algorithm", "learning_rate"]
+        plain, limited = (own[own["kind"] == kind].set_index(cell) for kind in ("plain", "limited"))
+        both = plain.index.intersection(limited.index)
+        if len(both):
+            plain, limited = plain.loc[both], limited.loc[both]
+            said = f"{of(limited['seeds_better_than_plain'].sum(), limited['seeds'].sum())} on {task}"
+            told.append(said + (f" (solved: {solved(limited)}, plain {solved(plain)})" if task in LIFTED else ""))
+    if not told:
+        return ""
+    rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])
+    return f" At {rates}, runs with every limit that end above the plain one of their seed are {listed(told)}."
 
 
 def slope_elsewhere(r: Recordings) -> str:

@@ -161,6 +161,12 @@ def test_the_monitors_sentence() -> None:
     told = " On other tasks at 0.1, runs that end without slope are 3 of 3 plain and 0 of 3 limited ones on "
     told += "HalfCheetah-v5."
     assert slope_elsewhere(cheetah) == told
+    usual = pd.concat([recorded.monitor, recorded.monitor.assign(learning_rate=0.01)])
+    assert monitor(SimpleNamespace(monitor=usual)).endswith("At 0.01 it is 2 of 3 limited runs and 0 of 3 plain ones.")
+    car = usual.assign(task="MountainCarContinuous-v0").query("arm != 'plain' or seed != 1 or learning_rate == 0.1")
+    told = "At 0.01, runs with every limit that end above the plain one of their seed are 2 of 3 on "
+    told += "MountainCarContinuous-v0 (solved: 0 of 3, plain 0 of 2)."
+    assert monitor(SimpleNamespace(monitor=car)).endswith(told)
     cheetah.monitor["return_untrained"] = -100
     assert slope_elsewhere(cheetah).endswith("too, the median is no better than untrained for TD3 on HalfCheetah-v5.")
     rows = verdict_table(recorded).splitlines()[-2:]
