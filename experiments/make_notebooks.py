@@ -157,7 +157,7 @@ $sentence
 
 (Of the recorded studies; the picture above is of yours. Every number: [README]($readme).)
 """
-FOUND = "**In one sentence:** "  # how a page's sentence begins
+FOUND = "**In short:** "  # how a page's sentence begins
 # The study's figure that shows whether its actors learn, and how to look at it; of the baseline, why they do not.
 CURVES = ("learning_curves", "Actors that learn move from the dotted line (random) to the solid one (near-optimal).")
 NORMS = ("gradient_norms_over_time", "Actors at the dashed line have no gradient at all; their critic learns on.")

@@ -45,7 +45,7 @@ from paper.text import (
 from paper.verdicts import COST_FILE, all_verdicts, comparable
 
 NOTHING = "No results are recorded yet."
-SENTENCE = "**In one sentence:**"  # what experiments/make_notebooks.py looks for
+SENTENCE = "**In short:**"  # what experiments/make_notebooks.py looks for
 CONTROL_ROW = (
     "its control, small rates instead of the limit: actors at most 1e−4, critic at most 1e−3 (so 4 of the 16 pairs "
     "become one, 12 another)"

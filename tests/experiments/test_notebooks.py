@@ -80,7 +80,7 @@ def test_valid_and_without_outputs(name: str) -> None:
 
 def test_the_finding_is_the_readmes(copied: Path) -> None:
     """It follows the README; where that has none, one line says so."""
-    name, found = EXPERIMENTS[0], "**In one sentence:** "
+    name, found = EXPERIMENTS[0], "**In short:** "
     readme, notebook = (copied / "experiments" / name / file for file in ("README.md", f"{name}.ipynb"))
     written = readme.read_text(encoding="utf-8")
     readme.write_text(written.replace(found, f"{found}This is new. "), encoding="utf-8")
