@@ -207,8 +207,12 @@ def pendulum(r: Recordings) -> str:
     said += f", {units} all hidden units dead." if units else "."
     alone = {side: ends[ends["arm"] == f"limit {side}"] for side in ("actor", "critic")}
     if all(len(own) for own in alone.values()):
-        said += f" The actor's limit alone suffices in {solved(alone['actor'])} "
-        said += f"({listed(alone['actor']['algorithm'])}), the critic's alone in {solved(alone['critic'])}."
+        two, three = ([own[(own["algorithm"] == "SAC") == sac] for own in alone.values()] for sac in (False, True))
+        if all(len(own) for own in two):
+            said += f" The actor's limit alone suffices in {solved(two[0])} ({listed(two[0]['algorithm'])}), "
+            said += f"the critic's alone in {solved(two[1])}."
+        if all(len(own) for own in three):
+            said += f" SAC, whose entropy coefficient has a third optimiser: {solved(three[0])} and {solved(three[1])}."
     usual = rows.query("task == 'Pendulum-v1' and learning_rate < 0.1")
     told = []
     for small, own in usual.groupby("learning_rate"):

@@ -177,10 +177,19 @@ def test_the_monitors_sentence() -> None:
     assert "0 have a tanh without slope, 3 all hidden units dead." in monitor(recorded)
 
 
-@pytest.mark.parametrize(("critic", "holds"), [(-1000, True), (-200, False)])
-def test_whose_limit_saves(critic: float, holds: bool) -> None:
-    arms = {"plain": -1400, "limit actor": -100, "limit critic": critic}
+@pytest.mark.parametrize(("critic", "sac", "hold"), [(-1000, -1000, (True, True)), (-200, -200, (False, False))])
+def test_whose_limit_saves(critic: float, sac: float, hold: tuple[bool, bool]) -> None:
+    """SAC, which has a third optimiser, is judged by itself."""
     common = {"task": "Pendulum-v1", "learning_rate": 0.1}
-    runs = pd.DataFrame([{"arm": arm, "return_mean": value, **common} for arm, value in arms.items()])
-    statement = dict(STATEMENTS)["the actor's limit saves fast agents of others, the critic's does not"]
-    assert statement(SimpleNamespace(need_monitor=lambda: runs)) == holds
+    returns = {
+        "TD3": {"plain": -1400, "limit actor": -100, "limit critic": critic},
+        "SAC": {"plain": -1400, "limit actor": sac, "limit critic": -1400},
+    }
+    rows = [(name, arm, value) for name, arms in returns.items() for arm, value in arms.items()]
+    runs = pd.DataFrame([{"algorithm": x, "arm": arm, "return_mean": value, **common} for x, arm, value in rows])
+    statements = (
+        "the actor's limit saves fast agents of others with two optimisers, the critic's does not",
+        "SAC at 0.1 needs more than one limit",
+    )
+    recorded = SimpleNamespace(need_monitor=lambda: runs)
+    assert tuple(dict(STATEMENTS)[name](recorded) for name in statements) == hold
