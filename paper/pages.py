@@ -285,10 +285,10 @@ def agents_table(r: Recordings) -> str:
     if not len(rows):
         return ""
     arms = [arm for arm in ARM_ORDER if arm in set(rows["arm"])]
-    lines = []
+    lines, most = [], rows.groupby("task")["seeds"].max()
     for (task, rate_of, algorithm), own in rows.groupby(["task", "learning_rate", "algorithm"]):
         own = own.set_index("arm")
-        lines.append([str(task), rate(rate_of), str(algorithm), *(agents_cell(own, arm) for arm in arms)])
+        lines.append([str(task), rate(rate_of), str(algorithm), *(agents_cell(own, arm, most[task]) for arm in arms)])
     marks = listed([f"{number(value, '.0f')} on {task}" for task, value in LIFTED.items() if task in set(rows["task"])])
     told = f"Median return over seeds, and how many of them end above {marks}, by what is limited:"
     return f"{told}\n\n{markdown(['task', 'learning rate', 'algorithm', *arms], lines)}"
@@ -307,13 +307,19 @@ def verdict_table(r: Recordings) -> str:
     return f"{told}\n\n{markdown(['verdict', 'halfway', 'at the end'], rows)}"
 
 
-def agents_cell(own: pd.DataFrame, arm: str) -> str:
-    """`−114, 10 of 10` of one arm: median return and, where the task has such a mark, solved runs."""
+def agents_cell(own: pd.DataFrame, arm: str, most: int) -> str:
+    """`−114, 10 of 10` of one arm: median return and, where the task has such a mark, solved runs.
+
+    Without a mark the number of seeds is told where it is not the task's usual one, `most`.
+    """
     if arm not in own.index:
         return MISSING
     row = own.loc[arm]
     said = ending(row.return_median)
-    said += "" if row.seeds_solved == "" else f", {of(row.seeds_solved, row.seeds)}"
+    if row.seeds_solved != "":
+        said += f", {of(row.seeds_solved, row.seeds)}"
+    elif row.seeds < most:
+        said += f", {row.seeds} seed{'s' if row.seeds > 1 else ''}"
     return f"{said}, {row.seeds_diverged} diverged" if row.seeds_diverged else said
 
 

@@ -167,6 +167,8 @@ def test_the_monitors_sentence() -> None:
     told = "At 0.01, runs with every limit that end above the plain one of their seed are 2 of 3 on "
     told += "MountainCarContinuous-v0 (solved: 0 of 3, plain 0 of 2)."
     assert monitor(SimpleNamespace(monitor=car)).endswith(told)
+    fewer = SimpleNamespace(monitor=cheetah.monitor.query("arm != 'limit actor' or seed == 0"))
+    assert "| HalfCheetah-v5 | 1e−1 | TD3 | −1,300 | −100, 1 seed | −200 |" in agents_table(fewer)
     cheetah.monitor["return_untrained"] = -100
     assert slope_elsewhere(cheetah).endswith("too, the median is no better than untrained for TD3 on HalfCheetah-v5.")
     rows = verdict_table(recorded).splitlines()[-2:]
