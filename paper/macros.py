@@ -22,6 +22,7 @@ from experiments.monitor.study_summary import (
     LIFTED,
     SLOWER_CRITIC,
     ending,
+    limited_alone,
     summary,
     with_kind,
     without_slope,
@@ -368,15 +369,14 @@ def monitor(r: Recordings) -> Macros:
         yield "MonitorOthers", others
     for kind, name in (("plain", "MonitorSolvedPlain"), ("limited", "MonitorSolved")):
         yield name, solved(runs[runs["kind"] == kind])
-    alone = {
-        side: runs[(runs["arm"] == f"limit {side}") & (runs["algorithm"] != "SAC")] for side in ("actor", "critic")
-    }
-    if all(len(own) for own in alone.values()):
-        yield "MonitorAlone", listed(alone["actor"]["algorithm"].unique())
-        for side, own in alone.items():
-            yield f"MonitorSolved{side.capitalize()}", solved(own)
-    if {"limit actor", "limit critic"} <= set(sac.index):
-        yield "MonitorSacAlone", " and ".join(solved(sac.loc[[f"limit {side}"]]) for side in ("actor", "critic"))
+    actor, critic = limited_alone(runs, third=False)
+    if len(actor) and len(critic):
+        yield "MonitorAlone", listed(actor["algorithm"].unique())
+        yield "MonitorSolvedActor", solved(actor)
+        yield "MonitorSolvedCritic", solved(critic)
+    actor, critic = limited_alone(runs, third=True)
+    if len(actor) and len(critic):
+        yield "MonitorSacAlone", f"{solved(actor)} and {solved(critic)}"
     dead = without_slope(td3.loc[["plain"]], "end")
     yield "MonitorDead", of(dead.sum(), len(dead))
     if {"plain", "limit both"} <= set(sac.index):

@@ -8,7 +8,15 @@ import pandas as pd
 
 from common.analysis.comparison_statistics import BASELINE, FROZEN, is_frozen
 from common.monitor.diagnosis import VERDICTS
-from experiments.monitor.study_summary import ARM_ORDER, LIFTED, SLOWER_CRITIC, ending, summary, with_kind
+from experiments.monitor.study_summary import (
+    ARM_ORDER,
+    LIFTED,
+    SLOWER_CRITIC,
+    ending,
+    limited_alone,
+    summary,
+    with_kind,
+)
 from paper import load, macros
 from paper.answers import EXACT, answered, answers, only_smaller_rates
 from paper.load import Recordings, experiment_names, fast, title
@@ -205,14 +213,13 @@ def pendulum(r: Recordings) -> str:
     said += f"{plain['without_slope_at_end'].sum()} have a tanh without slope"
     units = plain["all_units_dead_at_end"].sum()
     said += f", {units} all hidden units dead." if units else "."
-    alone = {side: ends[ends["arm"] == f"limit {side}"] for side in ("actor", "critic")}
-    if all(len(own) for own in alone.values()):
-        two, three = ([own[(own["algorithm"] == "SAC") == sac] for own in alone.values()] for sac in (False, True))
-        if all(len(own) for own in two):
-            said += f" The actor's limit alone suffices in {solved(two[0])} ({listed(two[0]['algorithm'])}), "
-            said += f"the critic's alone in {solved(two[1])}."
-        if all(len(own) for own in three):
-            said += f" SAC, whose entropy coefficient has a third optimiser: {solved(three[0])} and {solved(three[1])}."
+    actor, critic = limited_alone(ends, third=False)
+    if len(actor) and len(critic):
+        said += f" The actor's limit alone suffices in {solved(actor)} ({listed(actor['algorithm'])}), "
+        said += f"the critic's alone in {solved(critic)}."
+    actor, critic = limited_alone(ends, third=True)
+    if len(actor) and len(critic):
+        said += f" SAC, whose entropy coefficient has a third optimiser: {solved(actor)} and {solved(critic)}."
     usual = rows.query("task == 'Pendulum-v1' and learning_rate < 0.1")
     told = []
     for small, own in usual.groupby("learning_rate"):
@@ -224,9 +231,11 @@ def pendulum(r: Recordings) -> str:
 
 def smaller_rates(rows: pd.DataFrame) -> str:
     """On tasks other than Pendulum below 0.1: seeds whose run with every limit ends above the plain one."""
+    if not len(rows):
+        return ""
     told = []
-    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)] if len(rows) else rows
-    for task, own in others.groupby("task") if len(others) else ():
+    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)]
+    for task, own in others.groupby("task"):
         cell = ["algorithm", "learning_rate"]
         plain, limited = (own[own["kind"] == kind].set_index(cell) for kind in ("plain", "limited"))
         both = plain.index.intersection(limited.index)

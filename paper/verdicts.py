@@ -17,7 +17,7 @@ import pandas as pd
 from common.analysis.comparison_statistics import BASELINE, KEY, VIABLE, pair_runs
 from common.analysis.statistics import reproduces
 from common.config import GRID
-from experiments.monitor.study_summary import LIFTED
+from experiments.monitor.study_summary import LIFTED, limited_alone
 from paper import load
 from paper.coasting import flat_tanh
 from paper.load import NotRecorded, Recordings, StudyFiles, fast
@@ -366,21 +366,21 @@ def _alike(r: Recordings) -> bool:
 
 
 def _actors_limit(r: Recordings) -> bool:
-    actor, critic = _solved_alone(r, "algorithm != 'SAC'")
+    actor, critic = _solved_alone(r, third=False)
     return actor > 0.8 and critic < 0.2
 
 
 def _more_than_one_limit(r: Recordings) -> bool:
-    return max(_solved_alone(r, "algorithm == 'SAC'")) < 0.5
+    return max(_solved_alone(r, third=True)) < 0.5
 
 
-def _solved_alone(r: Recordings, which: str) -> tuple[float, float]:
-    """Shares of these runs on Pendulum at 0.1 that are solved with the actor's and with the critic's limit alone."""
-    runs = r.need_monitor().query(f"task == 'Pendulum-v1' and learning_rate == 0.1 and {which}")
-    solved = (runs["return_mean"] > LIFTED["Pendulum-v1"]).groupby(runs["arm"]).mean()
-    if not {"limit actor", "limit critic"} <= set(solved.index):
+def _solved_alone(r: Recordings, third: bool) -> tuple[float, float]:
+    """Shares of runs on Pendulum at 0.1 that are solved with the actor's and with the critic's limit alone."""
+    runs = r.need_monitor().query("task == 'Pendulum-v1' and learning_rate == 0.1")
+    actor, critic = limited_alone(runs, third)
+    if not (len(actor) and len(critic)):
         raise NotRecorded("monitor: no limit alone is recorded at 0.1")
-    return solved["limit actor"], solved["limit critic"]
+    return tuple((own["return_mean"] > LIFTED["Pendulum-v1"]).mean() for own in (actor, critic))
 
 
 def _row(r: Recordings, preset: str, name: str) -> pd.Series:

@@ -78,6 +78,12 @@ def with_kind(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kind=np.select([rows["arm"] == "plain", limited], ["plain", "limited"], ""))
 
 
+def limited_alone(rows: pd.DataFrame, third: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows with only the actor's limit, and only the critic's: of SAC, with its third optimiser, or of the others."""
+    own = rows[(rows["algorithm"] == "SAC") == third]
+    return own[own["arm"] == "limit actor"], own[own["arm"] == "limit critic"]
+
+
 def figure_of(runs: pd.DataFrame) -> Figure:
     """Returns by arm: a dot per seed, filled where the tanh kept its slope, a bar at the median; colours are rates."""
     shown = list(dict.fromkeys(zip(runs["task"], runs["algorithm"], strict=True)))
