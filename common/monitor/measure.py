@@ -116,15 +116,21 @@ class Actor:
         """What the recorded calls returned, by its place in the graph."""
         return {made: (call, place) for call in self.calls for made, place in call.made().items()}
 
+    def passed(self) -> bool:
+        """Whether the actor itself was called, or its critic with its action: not only an encoder that both share."""
+        return bool(self.seen) or any(call.module is self.network for call in self.calls)
+
     def criticised(self, critic: int, critic_call: Call, whole: bool, reached: dict[Edge, Node | None]) -> None:
         """Take ∂Q/∂a where a critic's call depends on this actor, by these outputs and the tanh behind each.
 
         whole: the call is that of the whole critic, so its output is Q; else Q is an output with one value per sample.
         The actor's own critic counts, or else the first of the list; a later pass of the actor replaces an earlier one.
         """
+        if any(self._rank(seen.critic) < self._rank(critic) for seen in self.seen):
+            return
         ours = self.outputs()
         bounded = _actions({here: tanh for here, tanh in reached.items() if here in ours}, ours)
-        known = {(seen.call, seen.output) for seen in self.seen if self._rank(seen.critic) <= self._rank(critic)}
+        known = {(seen.call, seen.output) for seen in self.seen if seen.critic == critic}
         if not bounded or any(ours[here] in known for here in bounded):  # empty: so many calls ago that none was kept
             return
         places = [ours[here] for here in bounded]
@@ -148,13 +154,12 @@ class Actor:
             return
         targets = [GradientEdge(*(here if tanh is None else (tanh, 0))) for here, tanh in bounded.items()]
         with kept_gradients([*critic_call.inputs(), *(call.outputs[place] for call, place in places)]):
-            slopes = [torch.autograd.grad(q.sum(), targets, retain_graph=True, allow_unused=True) for q in values]
+            slopes = _first_gradients(values, targets)
         self.seen = []
-        for (call, place), tanh, found in zip(places, bounded.values(), zip(*slopes, strict=True), strict=True):
+        for (call, place), tanh, slope in zip(places, bounded.values(), slopes, strict=True):
             action = None if tanh is None else tanh._saved_result.detach()
             output = call.outputs[place] if action is None else action
-            slope = next((one for one in found if one is not None), torch.zeros_like(output))  # 0: none depends on it
-            self.seen.append(Seen(critic, call, place, slope, action))
+            self.seen.append(Seen(critic, call, place, torch.zeros_like(output) if slope is None else slope, action))
 
     def _rank(self, critic: int) -> tuple[bool, int]:
         return critic != self.critic, critic
@@ -225,6 +230,20 @@ class Actor:
         if replay.complete:
             before, after = together(found, (it.z for it in found)), together(found, (it.moved(replay) for it in found))
             self.measured["z_step_rms"] = rms(definitions.wide(after) - definitions.wide(before))
+
+
+def _first_gradients(values: list[Tensor], targets: list[GradientEdge]) -> list[Tensor | None]:
+    """Per target the gradient of the first value, summed, that depends on it; None where none does."""
+    slopes: list[Tensor | None] = [None] * len(targets)
+    for value in values:
+        missing = [i for i, slope in enumerate(slopes) if slope is None]
+        if not missing:
+            break
+        wanted = [targets[i] for i in missing]
+        found = torch.autograd.grad(value.sum(), wanted, retain_graph=True, allow_unused=True)
+        for i, slope in zip(missing, found, strict=True):
+            slopes[i] = slope
+    return slopes
 
 
 def _actions(reached: dict[Edge, Node | None], ours: dict[Edge, tuple[Call, int]]) -> dict[Edge, Node | None]:
@@ -328,11 +347,19 @@ class Side:
         before = self.before.pop(optimizer)
         self.steps[optimizer] = definitions.l2_norm(torch._foreach_sub([*before], [*before.values()]))
 
-    def scalars(self) -> dict[str, Tensor]:
-        """Norms: of an actor over its optimisers, of critics the root mean square over theirs."""
+    def scalars(self, leader: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+        """Norms: of an actor over its optimisers, of critics the root mean square over theirs.
+
+        An optimiser of the actor that holds weights of the critic as well, of an encoder say, counts for the critic
+        only where no other one steps it: give it as `leader`.
+        """
         norms = {f"{self.name}_gradient_norm": self.gradients, f"{self.name}_step_norm": self.steps}
         combine = rms if self.name == "critic" else torch.linalg.vector_norm
-        return {name: combine(torch.stack([*values.values()])) for name, values in norms.items() if values}
+        own = {
+            name: [norm for optimizer, norm in values.items() if optimizer is not leader] or [*values.values()]
+            for name, values in norms.items()
+        }
+        return {name: combine(torch.stack(values)) for name, values in own.items() if values}
 
     def forget(self) -> None:
         """Drop what the last measured update left."""

@@ -86,6 +86,7 @@ class SaturationMonitor:
         self._roles: WeakKeyDictionary[torch.optim.Optimizer, tuple[int, list[Role]]] = WeakKeyDictionary()
         self._stepping: WeakSet[torch.optim.Optimizer] = WeakSet()
         self._leader: torch.optim.Optimizer | None = own[0] if own else None
+        self._replaced: WeakSet[torch.optim.Optimizer] = WeakSet()  # earlier leaders: they are waited for no longer
         self._without_leader: WeakKeyDictionary[torch.optim.Optimizer, int] = WeakKeyDictionary()
         self._watching = False  # from after the update before a measured one
         self._measuring = False  # from the leader's step on, until every actor has stepped
@@ -251,7 +252,7 @@ class SaturationMonitor:
             return False
         if self._leader is not None and optimizer is not self._leader:
             return True
-        return self._watching and not any(actor.calls for actor in actors)
+        return self._watching and not any(actor.passed() for actor in actors)
 
     def _leads(self, optimizer: torch.optim.Optimizer, actors: list[Actor]) -> bool:
         """Whether this optimiser's steps are the updates; another one takes over where that one steps no more."""
@@ -260,7 +261,8 @@ class SaturationMonitor:
             self._without_leader[optimizer] = self._without_leader.get(optimizer, 0) + shares
             if self._without_leader[optimizer] < TAKES_OVER:
                 return False
-            self._roles[self._leader] = (self._roles[self._leader][0], [])  # it is waited for no longer
+            self._replaced.add(self._leader)
+        self._replaced.discard(optimizer)
         self._leader = optimizer
         self._without_leader.clear()
         return True
@@ -327,7 +329,8 @@ class SaturationMonitor:
         known = actor.side.given or [*self._roles]
         return [
             one for one in known
-            if (one is self._leader or not self._both(one)) and any(role[0] is actor for role in self._roles_of(one))
+            if one not in self._replaced and (one is self._leader or not self._both(one))
+            and any(role[0] is actor for role in self._roles_of(one))
         ]  # fmt: skip
 
     def _find_move(self, actor: Actor) -> None:
@@ -346,7 +349,7 @@ class SaturationMonitor:
             values = torch.cat([values, _over_actors(name, values)])  # one transfer from the device
             for place, value in zip([*places, -1], values.tolist(), strict=True):
                 rows[place][name] = value
-        of_critics = {name: float(value) for name, value in self._critic_side.scalars().items()}
+        of_critics = {name: float(value) for name, value in self._critic_side.scalars(self._leader).items()}
         for row, history in zip(rows, [*(actor.history for actor in self._actors), self.history], strict=True):
             history.append(row | of_critics)
         if self.updates % self.every == 0:  # the next update is measured, too

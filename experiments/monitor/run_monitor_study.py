@@ -313,7 +313,7 @@ def study(options: argparse.Namespace) -> None:
                 print(f"{shown}: return {row['return_mean']:.0f}, {row['verdict_end']}", flush=True)
     if not rows:
         sys.exit(f"error: {path} has no runs yet: leave --summary out")
-    from study_summary import write_summary
+    from experiments.monitor.study_summary import write_summary
 
     for made in write_summary(path, options.results_dir):
         print(made)

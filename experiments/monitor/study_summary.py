@@ -62,7 +62,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
             "without_slope_in_the_middle": int(without_slope(cell, "middle").sum()),
             "without_slope_at_end": int(without_slope(cell, "end").sum()),
             "all_units_dead_at_end": int(((cell["dead_actor_units"] == 1) & ~without_slope(cell, "end")).sum()),
-            "verdict_end": cell["verdict_end"].mode().iloc[0],
+            "verdict_end": " or ".join(cell["verdict_end"].mode()),
             "dead_actor_units_median": cell["dead_actor_units"].median(),
             "action_sd_median": cell["action_sd"].median(),
             "entropy_coefficient_median": cell["entropy_coefficient"].median(),
@@ -72,9 +72,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 def with_kind(rows: pd.DataFrame) -> pd.DataFrame:
     """Runs, or rows of their summary, with a column `kind`: plain, limited (every optimiser there is) or neither."""
-    cell = pd.MultiIndex.from_frame(rows[GROUP[:-1]])
-    third = cell.isin(cell[rows["arm"] == EVERY_STEP])  # where that arm is recorded, two limits are not all
-    limited = rows["arm"] == np.where(third, EVERY_STEP, "limit both")
+    limited = rows["arm"] == np.where(rows["algorithm"] == "SAC", EVERY_STEP, "limit both")
     return rows.assign(kind=np.select([rows["arm"] == "plain", limited], ["plain", "limited"], ""))
 
 
@@ -176,11 +174,12 @@ def _markdown(table: pd.DataFrame) -> str:
         if row.seeds_diverged:
             spread += f", {row.seeds_diverged} diverged"
         known = row.arm != "plain" and not pd.isna(row.gain_over_plain_median)
+        verdicts = " or ".join(f"`{one}`" for one in row.verdict_end.split(" or "))
         gain = f"{row.gain_over_plain_median:+.0f}".replace("-", "−") if known else ""
         lines.append(
             f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} "
             f"| {ending(row.untrained_median)} | {spread} | {gain} | {row.seeds_solved} "
-            f"| {row.without_slope_in_the_middle} | {row.without_slope_at_end} | `{row.verdict_end}` "
+            f"| {row.without_slope_in_the_middle} | {row.without_slope_at_end} | {verdicts} "
             f"| {row.dead_actor_units_median:.0%} |"
         )
     return "\n".join(lines) + "\n"

@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from monitor.loops import ACTIONS, STATE, Critic, Expected, FunctionalActor, adam, batch, by_hand, compare, scaled, step
+from monitor.loops import (
+    ACTIONS,
+    SCALE,
+    STATE,
+    Critic,
+    Expected,
+    FunctionalActor,
+    adam,
+    batch,
+    by_hand,
+    compare,
+    scaled,
+    step,
+)
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
@@ -265,6 +278,16 @@ def test_an_optimiser_made_anew_is_followed() -> None:
     assert monitor.updates >= 8 and monitor.history[-1]["z_step_rms"] > 0
 
 
+def test_two_optimisers_that_take_turns_are_both_followed() -> None:
+    actor, critic = FunctionalActor(), Critic()
+    turns = adam(actor), adam(actor)
+    with SaturationMonitor(actor, critic, every=1) as monitor:
+        for phase in range(4):
+            for _ in range(10):
+                plain_update(actor, critic, turns[phase % 2])
+    assert monitor.updates == len(monitor.history) == 40 - 3 * 3  # of each turn but the first three steps are late
+
+
 @pytest.mark.parametrize("how", ["two optimisers", "a group added later"])
 def test_all_weights_that_are_stepped_count(how: str) -> None:
     actor, critic = FunctionalActor(), Critic()
@@ -319,17 +342,17 @@ def test_what_a_clamp_holds_has_no_slope(clamp: Callable[[Tensor], Tensor], head
     assert (found["z_abs_max"] > 20) == head
 
 
+class Slope(nn.Module):
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope))
+
+    def forward(self, _obs: Tensor, actions: Tensor) -> Tensor:
+        return self.slope * actions.sum(1, keepdim=True)
+
+
 def test_every_agent_is_read_at_its_own_critic() -> None:
     """Though one pass through both critics serves both losses: the second agent's critic wants its action back."""
-
-    class Slope(nn.Module):
-        def __init__(self, slope: float) -> None:
-            super().__init__()
-            self.slope = nn.Parameter(torch.tensor(slope))
-
-        def forward(self, _obs: Tensor, actions: Tensor) -> Tensor:
-            return self.slope * actions.sum(1, keepdim=True)
-
     actors, critics = [FunctionalActor(), FunctionalActor()], [Slope(1.0), Slope(-1.0)]
     for actor in actors:
         nn.init.constant_(actor.fc_mu.bias, 4.0)
@@ -347,6 +370,50 @@ def test_every_agent_is_read_at_its_own_critic() -> None:
             for optimizer in optimizers:
                 optimizer.step()
     assert monitor.scalars()["stuck_share"] == monitor.scalars()["bang_bang_share"] == 0.5
+
+
+def test_passes_made_again_for_every_agent_leave_each_its_own_critic() -> None:
+    actors = [FunctionalActor() for _ in range(3)]
+    critics = [Slope(0.1), Slope(0.2), Slope(0.3)]
+    optimizers = [adam(actor) for actor in actors]
+
+    def update() -> None:
+        obs, *_ = batch()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        sum(-critic(obs, torch.cat([actor(obs) for actor in actors], 1)).mean() for critic in critics).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    monitor = watched(actors, critics, update)
+    found = [row["dq_da_abs_mean"] for row in monitor.history]
+    assert found == pytest.approx([0.2 * SCALE] * 4)  # not the last critic's 0.3
+
+
+@pytest.mark.parametrize("trains", ["the critic's", "both"])
+def test_an_encoder_in_actor_and_critic_needs_no_optimisers_named(trains: str) -> None:
+    """What each optimiser saw counts for its own side, though each may hold weights of both networks."""
+    encoder = nn.Linear(STATE, STATE)
+    actor, critic = FunctionalActor(encoder), Critic(encoder)
+    of_critic = adam(critic)
+    heads = [p for layer in (actor.fc1, actor.fc_mu) for p in layer.parameters()]
+    of_actor = torch.optim.Adam(heads if trains == "the critic's" else actor.parameters())
+    seen: dict[str, float] = {}
+
+    def norm_in(optimizer: torch.optim.Optimizer) -> float:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+    def update() -> None:
+        obs, action, reward, _ = batch()
+        step(of_critic, F.mse_loss(critic(obs, action), reward))
+        seen["critic_gradient_norm"] = norm_in(of_critic)
+        plain_update(actor, critic, of_actor)
+        seen["actor_gradient_norm"] = norm_in(of_actor)
+
+    monitor = watched(actor, critic, update)
+    assert monitor.updates == len(monitor.history) == 4
+    assert {name: monitor.scalars()[name] for name in seen} == pytest.approx(seen)
 
 
 def test_a_critic_of_probabilities_is_refused() -> None:
