@@ -242,7 +242,9 @@ def smaller_rates(rows: pd.DataFrame) -> str:
         if len(both):
             plain, limited = plain.loc[both], limited.loc[both]
             said = f"{of(limited['seeds_better_than_plain'].sum(), limited['seeds'].sum())} on {task}"
-            told.append(said + (f" (solved: {solved(limited)}, plain {solved(plain)})" if task in LIFTED else ""))
+            lost = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (limited, plain)]
+            said += f" (without slope at the end: {lost[0]}, plain {lost[1]}"
+            told.append(said + (f"; solved: {solved(limited)}, plain {solved(plain)})" if task in LIFTED else ")"))
     if not told:
         return ""
     rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])

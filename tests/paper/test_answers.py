@@ -165,7 +165,7 @@ def test_the_monitors_sentence() -> None:
     assert monitor(SimpleNamespace(monitor=usual)).endswith("At 0.01 it is 2 of 3 limited runs and 0 of 3 plain ones.")
     car = usual.assign(task="MountainCarContinuous-v0").query("arm != 'plain' or seed != 1 or learning_rate == 0.1")
     told = "At 0.01, runs with every limit that end above the plain one of their seed are 2 of 3 on "
-    told += "MountainCarContinuous-v0 (solved: 0 of 3, plain 0 of 2)."
+    told += "MountainCarContinuous-v0 (without slope at the end: 0 of 3, plain 2 of 2; solved: 0 of 3, plain 0 of 2)."
     assert monitor(SimpleNamespace(monitor=car)).endswith(told)
     fewer = SimpleNamespace(monitor=cheetah.monitor.query("arm != 'limit actor' or seed == 0"))
     assert "| HalfCheetah-v5 | 1e−1 | TD3 | −1,300 | −100, 1 seed | −200 |" in agents_table(fewer)
