@@ -364,7 +364,7 @@ def monitor(r: Recordings) -> Macros:
     def solved(own: pd.DataFrame) -> str:
         return of((own["return_mean"] > LIFTED["Pendulum-v1"]).sum(), len(own))
 
-    others = other_tasks(with_kind(summary(study)))
+    others = "; ".join(other_tasks(with_kind(summary(study))))
     if others:
         yield "MonitorOthers", others
     for kind, name in (("plain", "MonitorSolvedPlain"), ("limited", "MonitorSolved")):
@@ -388,7 +388,7 @@ def monitor(r: Recordings) -> Macros:
         yield "MonitorSacAlpha", significant(sac.loc[["limit both"], "entropy_coefficient"].max())
 
 
-def other_tasks(rows: pd.DataFrame) -> str:
+def other_tasks(rows: pd.DataFrame) -> list[str]:
     """Of a summary with its kinds: what limited steps do at 0.1 on tasks other than Pendulum, where it is recorded."""
     told = []
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
@@ -414,7 +414,7 @@ def other_tasks(rows: pd.DataFrame) -> str:
             above = of(own["seeds_solved"].astype(int).sum(), own["seeds"].sum())
             said += f", and {above} runs of all arms end above {number(LIFTED[task], '.0f')}"
         told.append(said)
-    return "; ".join(told)
+    return told
 
 
 def sequential(r: Recordings) -> Macros:

@@ -195,8 +195,9 @@ ANSWERS = {CLAMPED: only_smaller_rates, FROZEN: frozen, MEMORY: memory, EXACT: e
 def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents, all its tasks."""
     rows = agents_of_others(r)
-    others = macros.other_tasks(rows) if len(rows) else ""
-    return pendulum(r) + (f" At 0.1 {others}." if others else "") + smaller_rates(rows)
+    others = macros.other_tasks(rows) if len(rows) else []
+    told = [f"- At 0.1 {said}." for said in others] + [f"- {said}" for said in smaller_rates(rows)]
+    return "\n\n".join(filter(None, (pendulum(r), "\n".join(told))))
 
 
 def pendulum(r: Recordings) -> str:
@@ -229,10 +230,10 @@ def pendulum(r: Recordings) -> str:
     return f"{said} A{listed(told)[1:]}." if told else said
 
 
-def smaller_rates(rows: pd.DataFrame) -> str:
+def smaller_rates(rows: pd.DataFrame) -> list[str]:
     """On tasks other than Pendulum below 0.1: seeds whose run with every limit ends above the plain one."""
     if not len(rows):
-        return ""
+        return []
     told = []
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)]
     for task, own in others.groupby("task"):
@@ -246,9 +247,9 @@ def smaller_rates(rows: pd.DataFrame) -> str:
             said += f" (without slope at the end: {lost[0]}, plain {lost[1]}"
             told.append(said + (f"; solved: {solved(limited)}, plain {solved(plain)})" if task in LIFTED else ")"))
     if not told:
-        return ""
+        return []
     rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])
-    return f" At {rates}, runs with every limit that end above the plain one of their seed are {listed(told)}."
+    return [f"At {rates}, runs with every limit that end above the plain one of their seed are {listed(told)}."]
 
 
 def slope_elsewhere(r: Recordings) -> str:

@@ -64,6 +64,10 @@ LIMIT = (
 )
 SLOWER = "lower the actor's learning rate by 10"
 AGAIN = "start again from new weights (no gradient moves these any more)"
+COMPARE = (
+    "compare the return with that of the best constant action (docs/monitor.md has the code): where yours is better, "
+    "nothing is wrong"
+)
 SLOWER_CRITIC = "lower the critic's learning rate by 10"
 
 
@@ -140,7 +144,10 @@ def _make_not_enough_data(history: History) -> Diagnosis:
         advice = "train on, or measure more often with a smaller every="
     else:
         sentence = "No optimiser step on this actor's weights was seen."
-        advice = "is actor= the trained network (no copy or target), is the monitor attached, has learning begun?"
+        advice = (
+            "is actor= the trained network (no copy or target), is actor_optimizer= the one that steps it, has "
+            "learning begun?"
+        )
     return Diagnosis("not_enough_data", sentence, {"measured_updates": len(history)}, (advice,))
 
 
@@ -163,9 +170,11 @@ def _make_frozen(history: History) -> Diagnosis:
     else:
         cause = "although its gradient is not 0: the steps are below rounding"
         advice = ("look at the actor's learning rate: is it 0, or too small?",)
+    ever = any(row["actor_step_norm"] != 0 for row in history)
+    still = "do not move any more" if ever else "did not move in any measured update"
     return Diagnosis(
         "frozen",
-        f"The actor's weights do not move any more, {cause}.",
+        f"The actor's weights {still}, {cause}.",
         _evidence(dead or history, *_OF_A_DEATH),
         advice,
     )
@@ -211,7 +220,7 @@ def _lost(history: History, since: History) -> tuple[str, tuple[str, ...]]:
         flat = ", and the critic is flat there, too" if _flat(history, since) else ""
         return f"its tanh outputs have no slope left{flat}", _STUCK
     if _flat(history, since):
-        return "the critic is flat at its actions", _FLAT
+        return "the critic is flat at its actions", _of_flat(history)
     return "its tanh outputs have slope, but its loss does not reach its weights", _UNREACHED
 
 
@@ -219,8 +228,15 @@ _OF_A_DEATH = ("actor_gradient_norm", "actor_step_norm", "tanh_derivative", "dq_
 _STUCK = (AGAIN + ", and", LIMIT, NORMALISE, SLOWER)
 _UNREACHED = ("look at the actor's loss: is the action detached, or computed under no_grad?",
               "give critic= if it is not given: it may be flat")  # fmt: skip
+_UNUSED = "look at the critic: does it use the action? Its slope was exactly 0 from the first measured update on"
 _FLAT = (SLOWER_CRITIC, "limit the critic's steps: limit_steps(critic_optimizer, 0.01)", NORMALISE,
          "look at the reward: is it the same whatever the actor does?")  # fmt: skip
+
+
+def _of_flat(history: History) -> tuple[str, ...]:
+    """What to try with a flat critic; first whether it has ever seen the action."""
+    never = all(row["dq_da_abs_mean"] == 0 for row in history)
+    return (*((_UNUSED,) if never else ()), *_FLAT)
 
 
 def _stuck_tanh(history: History) -> bool:
@@ -251,7 +267,7 @@ def _make_flat_critic(history: History) -> Diagnosis:
         "flat_critic",
         "The critic is flat at the actor's actions: the tanh has slope, but no gradient arrives at it.",
         _evidence(history, "dq_da_abs_mean", "tanh_derivative", "critic_gradient_norm", "critic_step_norm"),
-        _FLAT,
+        _of_flat(history),
     )
 
 
@@ -290,7 +306,7 @@ def _make_bang_bang(history: History) -> Diagnosis:
         f"The actor is at its bounds and the critic agrees ({_recent(history, 'bang_bang_share'):.0%} of the outputs): "
         f"this may be right{cannot}.",
         _evidence(history, "bang_bang_share", "stuck_share", "tanh_derivative", "zero_derivative_share"),
-        ("compare the return with that of the best constant action", *(_STUCK if final else ())),
+        (COMPARE, *(_STUCK if final else ())),
     )
 
 

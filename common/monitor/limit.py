@@ -33,9 +33,12 @@ class StepLimit:
         self, optimizer: torch.optim.Optimizer, relative: float, modules: nn.Module | Iterable[nn.Module] | None
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer is a {type(optimizer).__name__}: limit_steps needs a torch.optim.Optimizer")
+            raise TypeError(
+                f"optimizer is of type {type(optimizer).__name__}: limit_steps needs a torch.optim.Optimizer, one per "
+                "call (of Stable-Baselines3 model.actor.optimizer and model.critic.optimizer)"
+            )
         if not isinstance(relative, Real):
-            raise TypeError(f"relative is a {type(relative).__name__}: a number above 0 is needed, such as 0.001")
+            raise TypeError(f"relative is of type {type(relative).__name__}: a number above 0 is needed, such as 0.001")
         if not relative > 0:
             raise ValueError(f"relative is {relative}: a share above 0 of the weights' norm is needed, such as 0.001")
         self.relative = relative
@@ -85,5 +88,5 @@ def _layers(modules: nn.Module | Iterable[nn.Module] | None) -> dict[Tensor, nn.
     roots = [] if modules is None else [modules] if alone else list(modules)
     for root in roots:
         if not isinstance(root, nn.Module):
-            raise TypeError(f"modules has a {type(root).__name__}: limit_steps needs torch.nn modules there")
+            raise TypeError(f"modules has one of type {type(root).__name__}: limit_steps needs torch.nn modules there")
     return {p: layer for root in roots for layer in root.modules() for p in layer.parameters(recurse=False)}

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,14 @@ class SaturationMonitor:
         self._watching = False  # from after the update before a measured one
         self._measuring = False  # from the leader's step on, until every actor has stepped
         self._handles: list[Any] = []
+        self._unseen: tuple[str, str] | None = (
+            "The monitor was never attached.", "call attach() before training, or train inside `with`",
+        )  # fmt: skip
 
     def attach(self) -> "SaturationMonitor":
         """Begin to watch, or go on; does nothing where it watches already."""
         if not self._handles:
+            self._unseen = None
             self._handles = [
                 register_optimizer_step_pre_hook(self._before_step),
                 # A global hook runs after those of the optimiser itself, so it sees what limit_steps leaves of a step.
@@ -135,14 +140,19 @@ class SaturationMonitor:
 
     def diagnosis(self) -> Diagnosis:
         """The verdict on the measured updates so far, in plain words, with its evidence and what to try."""
-        return diagnose_each(self._histories())[0]
+        return self._judged()[0]
 
     def report(self) -> str:
         """Verdict, evidence, advice, the first and the latest scalars, for people."""
-        return report(self.history, *diagnose_each(self._histories()))
+        return report(self.history, *self._judged())
 
-    def _histories(self) -> list[list[dict[str, float]]]:
-        return [self.history] if len(self._actors) == 1 else [actor.history for actor in self._actors]
+    def _judged(self) -> tuple[Diagnosis, list[dict[str, float]]]:
+        """The diagnosis, and the history that it is of."""
+        each = [self.history] if len(self._actors) == 1 else [actor.history for actor in self._actors]
+        found, judged = diagnose_each(each)
+        if self._unseen and not self.history:
+            found = replace(found, sentence=self._unseen[0], advice=self._unseen[1:])
+        return found, judged
 
     def _check(self) -> None:
         for name, network in [("actor", it.network) for it in self._actors] + [("critic", it) for it in self._critics]:
@@ -295,20 +305,23 @@ class SaturationMonitor:
         except Exception as problem:
             if not self.history:  # later on, an update of another kind is no reason to end a training
                 self.detach()
-                if isinstance(problem, MonitorError):
+                known = isinstance(problem, MonitorError)
+                said = str(problem) if known else f"{what} could not be measured: {_line(problem)}"
+                self._unseen = f"The monitor detached itself: {said}.", "mend that, and attach() again"
+                if known:
                     raise
-                raise MonitorError(f"{what} could not be measured: {_line(problem)}") from problem
+                raise MonitorError(said) from problem
 
     def _no_critic(self) -> str:
         looked_for = "the actor's action, with its gradient, at the critic's input before the actor's optimiser stepped"
         if not self._critic_calls:
             return (
                 f"looked for {looked_for}, but the critic was not called (calls inside vmap are not seen): give "
-                "critic= the one in the actor's loss"
+                "critic= the one in the actor's loss; or are actor= and critic= swapped?"
             )
         return (
-            f"looked for {looked_for}: the critic was called {self._critic_calls} times without it; is the action "
-            "detached, or actor= or critic= another network than the loss uses?"
+            f"looked for {looked_for}, but saw only calls of the critic without it ({self._critic_calls}): is the "
+            "action detached, or actor= or critic= another network than the loss uses?"
         )
 
     def _after_step(self, optimizer: torch.optim.Optimizer, _args: tuple, _kwargs: dict) -> None:
@@ -380,5 +393,6 @@ def _listed(given: Any, kind: type, name: str) -> list:
     several = [given] if alone or not isinstance(given, Iterable) else list(given)
     for one in several:
         if not isinstance(one, kind):
-            raise MonitorError(f"{name} is a {type(one).__name__}: a {kind.__module__}.{kind.__name__} is needed")
+            needed = "torch.nn.Module" if kind is nn.Module else "torch.optim.Optimizer"
+            raise MonitorError(f"{name} is of type {type(one).__name__}: a {needed} is needed")
     return several

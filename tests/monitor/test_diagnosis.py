@@ -50,6 +50,20 @@ def test_constant() -> None:
     assert "new weights" in diagnose(history(z_range=0.0)).advice[0]
 
 
+def test_a_critic_that_never_had_a_slope_may_not_use_the_action() -> None:
+    still = {"actor_step_norm": 0.0, "actor_gradient_norm": 0.0}
+    for others in ({}, still):
+        for slope, never in ((0.0, True), ([0.0] * 9, False)):
+            found = diagnose(history(dq_da_abs_mean=slope, **others))
+            assert found.verdict == ("frozen" if others else "flat_critic")
+            assert ("use the action" in found.advice[0]) == never
+
+
+def test_whether_it_ever_moved_is_said() -> None:
+    assert "did not move in any" in diagnose(history(actor_step_norm=0.0)).sentence
+    assert "do not move any more" in diagnose(history(actor_step_norm=[0.0] * 9)).sentence
+
+
 def test_frozen() -> None:
     assert verdict(actor_step_norm=[0.0, 0.0]) == "frozen"
     assert verdict(actor_step_norm=[0.0, 1e-12]) != "frozen"

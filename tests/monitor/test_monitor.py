@@ -329,10 +329,14 @@ class Without(FunctionalActor):
 def test_an_actor_without_a_tanh() -> None:
     loop = seeded(lambda: ddpg(Without()))
     without = hooks_of(loop)
-    monitor = watch(loop).attach()
+    monitor = watch(loop)
+    assert "never attached" in monitor.report()
+    monitor.attach()
+    assert "No optimiser step" in monitor.report()
     with refused("head="):
         loop.run(1)
     assert hooks_of(loop) == without
+    assert "detached itself" in monitor.report() and "head=" in monitor.report()
     loop.run(2)  # detached: who catches the error trains on without measurements
     assert monitor.history == []
     with refused("no tanh") as error, watch(loop, head=loop.actor.fc_mu):
