@@ -11,6 +11,7 @@ from common.monitor.diagnosis import VERDICTS
 from experiments.monitor.study_summary import (
     ARM_ORDER,
     LIFTED,
+    NORMALISED,
     SLOWER_CRITIC,
     ending,
     limited_alone,
@@ -196,7 +197,8 @@ def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents, all its tasks."""
     rows = agents_of_others(r)
     others = macros.other_tasks(rows) if len(rows) else []
-    told = [f"- At 0.1 {said}." for said in others] + [f"- {said}" for said in smaller_rates(rows)]
+    told = [f"- At 0.1 {said}." for said in others]
+    told += [f"- {said}" for said in (*normalised(rows), *smaller_rates(rows))]
     return "\n\n".join(filter(None, (pendulum(r), "\n".join(told))))
 
 
@@ -250,6 +252,27 @@ def smaller_rates(rows: pd.DataFrame) -> list[str]:
         return []
     rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])
     return [f"At {rates}, runs with every limit that end above the plain one of their seed are {listed(told)}."]
+
+
+def normalised(rows: pd.DataFrame) -> list[str]:
+    """At 0.1 on tasks other than Pendulum: what normalised observations do, alone and beside two limits."""
+    told = []
+    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)] if len(rows) else rows
+    for task, own in others.groupby("task") if len(others) else ():
+        arms = {arm: cells.set_index("algorithm") for arm, cells in own.groupby("arm", observed=True)}
+        if not {"plain", "limit both", *NORMALISED} <= set(arms):
+            continue
+        plain, limited, alone, beside = (
+            of(arms[arm]["without_slope_at_end"].sum(), arms[arm]["seeds"].sum())
+            for arm in ("plain", "limit both", *NORMALISED)
+        )
+        before, after = (arms[arm]["return_median"] for arm in ("limit both", NORMALISED[1]))
+        medians = [f"{ending(before[name])} to {ending(after[name])} ({name})" for name in after.index]
+        told.append(
+            f"on {task} {alone} runs end without slope (plain {plain}), and beside the limits of actor and critic "
+            f"{beside} (without them {limited}), where the median goes from {listed(medians)}"
+        )
+    return [f"Normalised observations at 0.1: {'; '.join(told)}."] if told else []
 
 
 def slope_elsewhere(r: Recordings) -> str:

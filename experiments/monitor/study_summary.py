@@ -18,8 +18,8 @@ GROUP = ["task", "algorithm", "learning_rate", "arm"]
 LIFTED = {"Pendulum-v1": -300.0, "MountainCarContinuous-v0": 90.0}  # returns that count as solved
 EVERY_STEP = "limit both and alpha"  # the arm with all steps of SAC, whose entropy coefficient has its own optimiser
 SLOWER_CRITIC = "limit both, critic 0.001"
-ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", SLOWER_CRITIC, EVERY_STEP,
-             "normalised", "normalised, limit both")  # fmt: skip
+NORMALISED = ("normalised", "normalised, limit both")
+ARM_ORDER = ("plain", "limit actor", "limit critic", "limit both", SLOWER_CRITIC, EVERY_STEP, *NORMALISED)
 PANEL, COLUMNS = (2.4, 1.9), 3  # inches
 
 

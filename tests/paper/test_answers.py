@@ -167,6 +167,12 @@ def test_the_monitors_sentence() -> None:
     told = "At 0.01, runs with every limit that end above the plain one of their seed are 2 of 3 on "
     told += "MountainCarContinuous-v0 (without slope at the end: 0 of 3, plain 2 of 2; solved: 0 of 3, plain 0 of 2)."
     assert monitor(SimpleNamespace(monitor=car)).endswith(told)
+    two = {"plain": "normalised", "limit actor": "normalised, limit both"}
+    more = recorded.monitor[recorded.monitor["arm"].isin(two)].replace({"arm": two})
+    more = pd.concat([recorded.monitor, more]).assign(task="HalfCheetah-v5")
+    told = "- Normalised observations at 0.1: on HalfCheetah-v5 3 of 3 runs end without slope (plain 3 of 3), and beside "
+    told += "the limits of actor and critic 0 of 3 (without them 0 of 3), where the median goes from −200 to −110 (TD3)."
+    assert monitor(SimpleNamespace(monitor=more)).endswith(told)
     fewer = SimpleNamespace(monitor=cheetah.monitor.query("arm != 'limit actor' or seed == 0"))
     assert "| HalfCheetah-v5 | 1e−1 | TD3 | −1,300 | −100, 1 seed | −200 |" in agents_table(fewer)
     cheetah.monitor["return_untrained"] = -100
