@@ -115,7 +115,8 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                     panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
-        slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
+        turned = {"rotation": 35 if len(arms) < 6 else 60, "ha": "right", "rotation_mode": "anchor"}
+        slanted = turned if len(arms) > 3 else {}
         names = [arm.replace(" and", "\nand").replace(", ", ",\n") for arm in arms]
         panel.set_xticks(range(len(arms)), names, fontsize=7, **slanted)
         panel.set_xlim(-0.5, len(arms) - 0.5)

@@ -170,8 +170,9 @@ def test_the_monitors_sentence() -> None:
     two = {"plain": "normalised", "limit actor": "normalised, limit both"}
     more = recorded.monitor[recorded.monitor["arm"].isin(two)].replace({"arm": two})
     more = pd.concat([recorded.monitor, more]).assign(task="HalfCheetah-v5")
-    told = "- Normalised observations at 0.1: on HalfCheetah-v5 3 of 3 runs end without slope (plain 3 of 3), and beside "
-    told += "the limits of actor and critic 0 of 3 (without them 0 of 3), where the median goes from −200 to −110 (TD3)."
+    told = "- Normalised observations at 0.1: on HalfCheetah-v5 3 of 3 runs end without slope (plain 3 of 3), and "
+    told += "beside the limits of actor and critic 0 of 3 (without them 0 of 3), where the median goes from −200 "
+    told += "to −110 (TD3)."
     assert monitor(SimpleNamespace(monitor=more)).endswith(told)
     fewer = SimpleNamespace(monitor=cheetah.monitor.query("arm != 'limit actor' or seed == 0"))
     assert "| HalfCheetah-v5 | 1e−1 | TD3 | −1,300 | −100, 1 seed | −200 |" in agents_table(fewer)
