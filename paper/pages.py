@@ -236,7 +236,7 @@ def smaller_rates(rows: pd.DataFrame) -> list[str]:
     """On tasks other than Pendulum below 0.1: seeds whose run with every limit ends above the plain one."""
     if not len(rows):
         return []
-    told = []
+    told, named = [], set()
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)]
     for task, own in others.groupby("task"):
         cell = ["algorithm", "learning_rate"]
@@ -244,6 +244,7 @@ def smaller_rates(rows: pd.DataFrame) -> list[str]:
         both = plain.index.intersection(limited.index)
         if len(both):
             plain, limited = plain.loc[both], limited.loc[both]
+            named |= {str(name) for name, _ in both}
             said = f"{of(limited['seeds_better_than_plain'].sum(), limited['seeds'].sum())} on {task}"
             lost = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (limited, plain)]
             said += f" (without slope at the end: {lost[0]}, plain {lost[1]}"
@@ -251,7 +252,8 @@ def smaller_rates(rows: pd.DataFrame) -> list[str]:
     if not told:
         return []
     rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])
-    return [f"At {rates}, runs with every limit that end above the plain one of their seed are {listed(told)}."]
+    runs = f"runs of {listed(sorted(named))} with every limit"
+    return [f"At {rates}, {runs} that end above the plain one of their seed are {listed(told)}."]
 
 
 def normalised(rows: pd.DataFrame) -> list[str]:

@@ -164,7 +164,7 @@ def test_the_monitors_sentence() -> None:
     usual = pd.concat([recorded.monitor, recorded.monitor.assign(learning_rate=0.01)])
     assert monitor(SimpleNamespace(monitor=usual)).endswith("At 0.01 it is 2 of 3 limited runs and 0 of 3 plain ones.")
     car = usual.assign(task="MountainCarContinuous-v0").query("arm != 'plain' or seed != 1 or learning_rate == 0.1")
-    told = "At 0.01, runs with every limit that end above the plain one of their seed are 2 of 3 on "
+    told = "At 0.01, runs of TD3 with every limit that end above the plain one of their seed are 2 of 3 on "
     told += "MountainCarContinuous-v0 (without slope at the end: 0 of 3, plain 2 of 2; solved: 0 of 3, plain 0 of 2)."
     assert monitor(SimpleNamespace(monitor=car)).endswith(told)
     two = {"plain": "normalised", "limit actor": "normalised, limit both"}
