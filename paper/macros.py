@@ -22,6 +22,7 @@ from experiments.monitor.study_summary import (
     LIFTED,
     SLOWER_CRITIC,
     ending,
+    fast_elsewhere,
     limited_alone,
     summary,
     with_kind,
@@ -391,8 +392,7 @@ def monitor(r: Recordings) -> Macros:
 def other_tasks(rows: pd.DataFrame) -> list[str]:
     """Of a summary with its kinds: what limited steps do at 0.1 on tasks other than Pendulum, where it is recorded."""
     told = []
-    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
-    for task, own in others.groupby("task"):
+    for task, own in fast_elsewhere(rows).groupby("task"):
         shown = ["return_median", "without_slope_at_end", "seeds"]
         both = own[own["kind"] != ""].pivot(index="algorithm", columns="kind", values=shown).dropna()
         if both.shape[1] < 2 * len(shown) or both.empty:

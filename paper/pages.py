@@ -14,6 +14,7 @@ from experiments.monitor.study_summary import (
     NORMALISED,
     SLOWER_CRITIC,
     ending,
+    fast_elsewhere,
     limited_alone,
     summary,
     with_kind,
@@ -195,11 +196,10 @@ ANSWERS = {CLAMPED: only_smaller_rates, FROZEN: frozen, MEMORY: memory, EXACT: e
 
 def monitor(r: Recordings) -> str:
     """The same of the study on other people's agents, all its tasks."""
-    rows = agents_of_others(r)
-    others = macros.other_tasks(rows) if len(rows) else []
-    told = [f"- At 0.1 {said}." for said in others]
-    told += [f"- {said}" for said in (*normalised(rows), *smaller_rates(rows))]
-    return "\n\n".join(filter(None, (pendulum(r), "\n".join(told))))
+    rows, told = agents_of_others(r), []
+    if len(rows):
+        told = [*(f"At 0.1 {said}." for said in macros.other_tasks(rows)), normalised(rows), smaller_rates(rows)]
+    return "\n\n".join(filter(None, (pendulum(r), "\n".join(f"- {said}" for said in told if said))))
 
 
 def pendulum(r: Recordings) -> str:
@@ -232,10 +232,8 @@ def pendulum(r: Recordings) -> str:
     return f"{said} A{listed(told)[1:]}." if told else said
 
 
-def smaller_rates(rows: pd.DataFrame) -> list[str]:
+def smaller_rates(rows: pd.DataFrame) -> str:
     """On tasks other than Pendulum below 0.1: seeds whose run with every limit ends above the plain one."""
-    if not len(rows):
-        return []
     told, named = [], set()
     others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] < 0.1)]
     for task, own in others.groupby("task"):
@@ -246,47 +244,41 @@ def smaller_rates(rows: pd.DataFrame) -> list[str]:
             plain, limited = plain.loc[both], limited.loc[both]
             named |= {str(name) for name, _ in both}
             said = f"{of(limited['seeds_better_than_plain'].sum(), limited['seeds'].sum())} on {task}"
-            lost = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (limited, plain)]
-            said += f" (without slope at the end: {lost[0]}, plain {lost[1]}"
+            said += f" (without slope at the end: {lost(limited)}, plain {lost(plain)}"
             told.append(said + (f"; solved: {solved(limited)}, plain {solved(plain)})" if task in LIFTED else ")"))
     if not told:
-        return []
+        return ""
     rates = listed([f"{x:g}" for x in sorted(others["learning_rate"].unique())])
     runs = f"runs of {listed(sorted(named))} with every limit"
-    return [f"At {rates}, {runs} that end above the plain one of their seed are {listed(told)}."]
+    return f"At {rates}, {runs} that end above the plain one of their seed are {listed(told)}."
 
 
-def normalised(rows: pd.DataFrame) -> list[str]:
+def normalised(rows: pd.DataFrame) -> str:
     """At 0.1 on tasks other than Pendulum: what normalised observations do, alone and beside two limits."""
     told = []
-    others = rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)] if len(rows) else rows
-    for task, own in others.groupby("task") if len(others) else ():
+    for task, own in fast_elsewhere(rows).groupby("task"):
         arms = {arm: cells.set_index("algorithm") for arm, cells in own.groupby("arm", observed=True)}
         if not {"plain", "limit both", *NORMALISED} <= set(arms):
             continue
-        plain, limited, alone, beside = (
-            of(arms[arm]["without_slope_at_end"].sum(), arms[arm]["seeds"].sum())
-            for arm in ("plain", "limit both", *NORMALISED)
-        )
+        plain, limited, alone, beside = (lost(arms[arm]) for arm in ("plain", "limit both", *NORMALISED))
         before, after = (arms[arm]["return_median"] for arm in ("limit both", NORMALISED[1]))
         medians = [f"{ending(before[name])} to {ending(after[name])} ({name})" for name in after.index]
         told.append(
             f"on {task} {alone} runs end without slope (plain {plain}), and beside the limits of actor and critic "
             f"{beside} (without them {limited}), where the median goes from {listed(medians)}"
         )
-    return [f"Normalised observations at 0.1: {'; '.join(told)}."] if told else []
+    return f"Normalised observations at 0.1: {'; '.join(told)}." if told else ""
 
 
 def slope_elsewhere(r: Recordings) -> str:
     """On the other tasks: how many runs end without slope, and where slope is not yet learning."""
     rows = agents_of_others(r)
     told, idle = [], []
-    for task, own in rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)].groupby("task"):
+    for task, own in fast_elsewhere(rows).groupby("task"):
         plain, limited = (own[own["kind"] == kind] for kind in ("plain", "limited"))
         if not (len(plain) and len(limited)):
             continue
-        counts = [of(one["without_slope_at_end"].sum(), one["seeds"].sum()) for one in (plain, limited)]
-        told.append(f"{counts[0]} plain and {counts[1]} limited ones on {task}")
+        told.append(f"{lost(plain)} plain and {lost(limited)} limited ones on {task}")
         mark, as_what = limited["untrained_median"], "no better than untrained"
         if task in LIFTED:
             mark, as_what = LIFTED[task], f"below {number(LIFTED[task], '.0f')} (solved)"
@@ -314,6 +306,11 @@ def agents_of_others(r: Recordings) -> pd.DataFrame:
 def solved(rows: pd.DataFrame) -> str:
     """How many runs of these rows ended above the return that counts as solved."""
     return of(rows["seeds_solved"].sum(), rows["seeds"].sum())
+
+
+def lost(rows: pd.DataFrame) -> str:
+    """How many runs of these rows ended without slope."""
+    return of(rows["without_slope_at_end"].sum(), rows["seeds"].sum())
 
 
 def agents_table(r: Recordings) -> str:

@@ -235,8 +235,7 @@ _FLAT = (SLOWER_CRITIC, "limit the critic's steps: limit_steps(critic_optimizer,
 
 def _of_flat(history: History) -> tuple[str, ...]:
     """What to try with a flat critic; first whether it has ever seen the action."""
-    never = all(row["dq_da_abs_mean"] == 0 for row in history)
-    return (*((_UNUSED,) if never else ()), *_FLAT)
+    return (_UNUSED, *_FLAT) if all(row["dq_da_abs_mean"] == 0 for row in history) else _FLAT
 
 
 def _stuck_tanh(history: History) -> bool:

@@ -76,6 +76,11 @@ def with_kind(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kind=np.select([rows["arm"] == "plain", limited], ["plain", "limited"], ""))
 
 
+def fast_elsewhere(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of tasks other than Pendulum at the highest rate, 0.1."""
+    return rows[(rows["task"] != "Pendulum-v1") & (rows["learning_rate"] == 0.1)]
+
+
 def limited_alone(rows: pd.DataFrame, third: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows with only the actor's limit, and only the critic's: of SAC, with its third optimiser, or of the others."""
     own = rows[(rows["algorithm"] == "SAC") == third]
@@ -115,8 +120,8 @@ def figure_of(runs: pd.DataFrame) -> Figure:
                     panel.plot([x - 0.1, x + 0.1], [median, median], color=colour, lw=2, solid_capstyle="butt")
         if task in LIFTED:
             panel.axhline(LIFTED[task], color="0.4", lw=0.7, ls=(0, (4, 3)), zorder=0)
-        turned = {"rotation": 35 if len(arms) < 6 else 60, "ha": "right", "rotation_mode": "anchor"}
-        slanted = turned if len(arms) > 3 else {}
+        angle = 35 if len(arms) < 6 else 60  # else names of two lines overlap
+        slanted = {"rotation": angle, "ha": "right", "rotation_mode": "anchor"} if len(arms) > 3 else {}
         names = [arm.replace(" and", "\nand").replace(", ", ",\n") for arm in arms]
         panel.set_xticks(range(len(arms)), names, fontsize=7, **slanted)
         panel.set_xlim(-0.5, len(arms) - 0.5)
@@ -175,12 +180,12 @@ def _markdown(table: pd.DataFrame) -> str:
         if row.seeds_diverged:
             spread += f", {row.seeds_diverged} diverged"
         known = row.arm != "plain" and not pd.isna(row.gain_over_plain_median)
-        verdicts = " or ".join(f"`{one}`" for one in row.verdict_end.split(" or "))
+        verdicts = row.verdict_end.replace(" or ", "` or `")
         gain = f"{row.gain_over_plain_median:+.0f}".replace("-", "−") if known else ""
         lines.append(
             f"| {row.task} | {row.algorithm} | {row.learning_rate:g} | {row.arm} | {row.seeds} "
             f"| {ending(row.untrained_median)} | {spread} | {gain} | {row.seeds_solved} "
-            f"| {row.without_slope_in_the_middle} | {row.without_slope_at_end} | {verdicts} "
+            f"| {row.without_slope_in_the_middle} | {row.without_slope_at_end} | `{verdicts}` "
             f"| {row.dead_actor_units_median:.0%} |"
         )
     return "\n".join(lines) + "\n"
